@@ -1,0 +1,78 @@
+"""Answers that every part gives the same way: errors, and the headers that no answer may lack. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from bff.errors import PROBLEM_JSON, PublicError, problem
+from bff.guard import DATA_POLICY, security_headers
+from bff.request import Headers, RequestHead
+from bff.routes import Endpoint, Route
+
+RenderPage = Callable[[PublicError], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def is_page(entry: Endpoint | Route | None, head: RequestHead) -> bool:
+    """Whether a person looks at the answer: then errors are pages, else RFC 9457 documents.
+
+    The sign-out is both: a form posts it as a page, a script with `X-CSRF` as an API.
+    """
+    if not isinstance(entry, Endpoint) or not entry.page:
+        return False
+    return not (head.method == "POST" and head.has(b"x-csrf"))
+
+
+def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
+    """The answer for an error: a page if there is a renderer, else problem+json."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers]
+    if render is None:
+        body, kind = problem(error), PROBLEM_JSON
+    else:
+        body, kind = render(error), "text/html; charset=utf-8"
+    headers += [
+        (b"content-type", kind.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    return Answer(error.status, headers, body)
+
+
+class CommonHeaders:
+    """Adds what every answer carries; what the answer says itself wins."""
+
+    def __init__(self, *, secure: bool) -> None:
+        pairs = security_headers(secure=secure)
+        self._always = [(name.lower().encode(), value.encode()) for name, value in pairs]
+        self._policy = (b"content-security-policy", DATA_POLICY.encode())
+        self._second = 0
+        self._formatted = b""
+
+    def add(self, headers: Headers, *, ours: bool) -> Headers:
+        """`headers` completed; `ours` are the answers of `/bff/*`, which nobody may store."""
+        names = {name for name, _ in headers}
+        added = [pair for pair in self._always if pair[0] not in names]
+        if b"content-security-policy" not in names:
+            added.append(self._policy)
+        if ours and b"cache-control" not in names:
+            added.append((b"cache-control", b"no-store"))
+        if b"date" not in names:  # RFC 9110 §6.6.1
+            added.append((b"date", self._date()))
+        return headers + added
+
+    def _date(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._formatted = second, formatdate(second, usegmt=True).encode()
+        return self._formatted

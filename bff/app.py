@@ -1,0 +1,179 @@
+"""The composition root: the only place that builds concrete objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from a2wsgi import WSGIMiddleware
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from bff import auth, pages, routes
+from bff.answers import error_answer
+from bff.attempts import Attempts
+from bff.dataplane import ASGIApp, DataPlane
+from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
+from bff.guard import Guard, page_policy
+from bff.pages import WEB, ErrorPages
+from bff.provider.client import Provider
+from bff.provider.gate import ProviderGate
+from bff.refresh import Refresher
+from bff.request import Admitted, TrustedProxies
+from bff.sealing import Keyring
+from bff.sessions.connect import connect, connect_async
+from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import Codec
+from bff.sessions.store import SessionReader, SessionStore
+from bff.settings import Settings
+from bff.tokens import Clock
+from bff.upstream import Upstreams
+
+CONTROL_THREADS = 16
+REFRESH_THREADS = 16
+REDIS_CONNECTIONS = 64
+
+log = structlog.get_logger("bff.app")
+
+
+def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
+    """The whole BFF as one ASGI application. `clock` gives seconds since the epoch."""
+    table = routes.build(settings)
+    keyring = Keyring(settings.keys)
+    codec = Codec(keyring, settings.redis_prefix)
+    lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
+    redis_url = settings.redis_url.get_secret_value()
+    client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
+    store = SessionStore(client, codec, lifetime, clock)
+    reader = SessionReader(connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock)
+    provider = Provider(settings, clock)
+    pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
+    refresher = Refresher(
+        store,
+        reader,
+        provider,
+        pool,
+        clock,
+        leeway=settings.refresh_leeway_seconds,
+        provider_deadline=settings.provider_timeout_seconds,
+    )
+    guard = Guard(settings.public_url)
+    flask = _control_plane(settings)
+    sessions = SafeRedisSessionInterface(
+        flask, client, store, secure=settings.secure, samesite=settings.cookie_samesite
+    )
+    flask.session_interface = sessions
+    attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
+    authentication = auth.Auth(
+        provider=provider,
+        sessions=sessions,
+        attempts=Attempts(keyring, clock, prefix=attempt_prefix),
+        guard=guard,
+        keyring=keyring,
+        clock=clock,
+        issuer=settings.oidc_issuer,
+        secure=settings.secure,
+        strict=settings.cookie_samesite == "Strict",
+        later=pool.submit,
+    )
+    flask.register_blueprint(authentication.blueprint())
+    flask.register_blueprint(
+        pages.blueprint(
+            public_url=settings.public_url,
+            development=not settings.production,
+            check_store=store.ping,
+            provider_known=provider.known,
+            sign_out_origin=lambda: _origin_of(provider.sign_out_url(None)),
+        )
+    )
+    render_page = ErrorPages(flask)
+    _answer_errors(flask, render_page)
+    return DataPlane(
+        public_url=settings.public_url,
+        guard=guard,
+        table=table,
+        proxies=TrustedProxies(settings.trusted_proxies),
+        cookie=sessions.cookie,
+        reader=reader,
+        refresher=refresher,
+        upstreams=Upstreams(),
+        control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
+        provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        render_page=render_page,
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+
+def _control_plane(settings: Settings) -> Flask:
+    flask = Flask(
+        "bff",
+        template_folder=str(WEB / "templates"),
+        static_folder=str(WEB / "static"),
+        static_url_path="/static",
+    )
+    flask.config.update(
+        SESSION_COOKIE_NAME=host_cookie(COOKIE, secure=settings.secure),
+        MAX_CONTENT_LENGTH=None,  # judged in front
+        PROPAGATE_EXCEPTIONS=False,
+    )
+    flask.url_map.strict_slashes = True
+    flask.url_map.merge_slashes = False
+    flask.url_map.redirect_defaults = False
+    return flask
+
+
+def _admitted_only(flask: Flask) -> Any:
+    """Deny by default: Flask answers only what the front has admitted."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ[Admitted.KEY] = environ["asgi.scope"][Admitted.KEY]
+        return flask.wsgi_app(environ, start_response)
+
+    return application
+
+
+def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
+    """One handler for every error of the control plane."""
+
+    def handle(failure: Exception) -> Response:
+        error = _public(failure)
+        admitted: Admitted = request.environ[Admitted.KEY]
+        if isinstance(error, InternalError):
+            log.error("request_failed", path=request.path, exc_info=failure)
+        else:
+            log.info("request_refused", code=error.code, path=request.path, reason=error.reason or None)
+        answer = error_answer(error, render_page if admitted.page else None)
+        response = Response(answer.body, answer.status)
+        for name, value in answer.headers:
+            response.headers[name.decode()] = value.decode()
+        if admitted.page:
+            response.headers["Content-Security-Policy"] = page_policy()
+            response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    flask.register_error_handler(Exception, handle)
+
+
+def _public(failure: Exception) -> PublicError:
+    """What a caller is told about whatever went wrong in Flask."""
+    cause = getattr(failure, "original_exception", None) or failure
+    if isinstance(cause, PublicError):
+        return cause
+    if isinstance(cause, HTTPException) and not isinstance(cause, InternalServerError):
+        if cause.code == 404:
+            return RouteNotFound("No page has this address.")
+        if cause.code == 405:
+            return MethodNotAllowed(tuple(getattr(cause, "valid_methods", None) or ()))
+        if cause.code is not None and cause.code < 500:
+            return BadRequest("The request cannot be read.")
+    return InternalError(reason=type(cause).__name__)
+
+
+def _origin_of(url: str) -> str | None:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None

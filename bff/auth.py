@@ -1,0 +1,316 @@
+"""`/bff/*`: sign-in, callback, user and sign-out. Rare, rich requests; each reads top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import structlog
+from flask import (
+    Blueprint,
+    Response,
+    after_this_request,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+)
+
+from bff.attempts import Attempt, Attempts, cookie_attributes
+from bff.errors import (
+    BadRequest,
+    CSRFRequired,
+    ResponseInvalid,
+    StateUnknown,
+    StateUsed,
+    StoreUnavailable,
+)
+from bff.guard import Guard, Proof, safe_return_url
+from bff.pages import page_headers
+from bff.provider.client import Provider, SignedIn, refusal
+from bff.request import Admitted
+from bff.sealing import Keyring
+from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
+from bff.sessions.record import Meta, SessionRecord, logout_sid, user_hash
+from bff.tokens import Clock
+
+PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
+SILENT = frozenset(
+    {"login_required", "interaction_required", "consent_required", "account_selection_required"}
+)
+"""Answers to `prompt=none` that only say: nobody is signed in there (OpenID Connect Core §3.1.2.6)."""
+
+# Claims that speak to the protocol, not about the person.
+_COGNITO_CLAIMS = ("origin_jti", "event_id", "token_use")
+PROTOCOL_CLAIMS = frozenset(
+    (
+        "iss",
+        "aud",
+        "exp",
+        "iat",
+        "nbf",
+        "nonce",
+        "at_hash",
+        "c_hash",
+        "s_hash",
+        "azp",
+        "jti",
+        *_COGNITO_CLAIMS,
+    )
+)
+_LONGEST_PARAMETER = 512
+
+log = structlog.get_logger("bff.audit")
+
+
+@dataclass(frozen=True)
+class Auth:
+    """What the views need, put together in `app`."""
+
+    provider: Provider
+    sessions: SafeRedisSessionInterface
+    attempts: Attempts
+    guard: Guard
+    keyring: Keyring
+    clock: Clock
+    issuer: str
+    secure: bool
+    strict: bool
+    later: Callable[..., object]
+    """Runs a call in the background: what the person need not wait for."""
+
+    def blueprint(self) -> Blueprint:
+        """The routes. Methods are checked in front, by the same table."""
+        routes = Blueprint("auth", __name__)
+        routes.get("/bff/login")(self.login)
+        routes.route("/bff/callback", methods=["GET", "POST"], endpoint="callback")(self.callback)
+        routes.get("/bff/user")(self.user)
+        routes.route("/bff/logout", methods=["GET", "POST"], endpoint="logout")(self.logout)
+        return routes
+
+    # -- sign-in ------------------------------------------------------------------------------------
+
+    def login(self) -> Response:
+        """The authorization request: 302 to the provider, the attempt in a cookie of its own."""
+        return_url = safe_return_url(_single("returnUrl") or "/")
+        parameters = {name: value for name in PASS_THROUGH if (value := _parameter(name)) is not None}
+        current = _current().digest
+        url, attempt = self.provider.begin(return_url, parameters, (current,) if current else ())
+        response = make_response(redirect(url, 302))
+        response.headers["Referrer-Policy"] = "no-referrer"
+        cookies = _admitted().head.cookies()
+        for name in self.attempts.surplus(cookies, attempt):
+            self._drop_cookie(response, name)
+        self._keep_attempt(response, attempt)
+        return response
+
+    def callback(self) -> Response:
+        """The authorization response: session, cookie, and on to where the person wanted to go."""
+        answer = _authorization_response()
+        state = answer.get("state")
+        if state is None:
+            raise refusal(answer["error"]) if "error" in answer else ResponseInvalid(reason="no state came")
+        cookies = _admitted().head.cookies()
+        attempt = self.attempts.find(cookies, state)
+        if attempt is None:
+            raise StateUnknown(reason="no attempt of this browser has this state")
+        lifetime = int(attempt.expires_at - attempt.started_at) * 2  # outlives the attempt
+        if not self.sessions.store.claim_once(f"state {_sha256(state)}", lifetime):
+            raise StateUsed(reason="the state has been used before")
+        after_this_request(partial(self._drop_attempt, attempt.state))  # whatever comes of it
+        return self._finish(attempt, answer, cookies)
+
+    def _finish(self, attempt: Attempt, answer: dict[str, str], cookies: dict[str, list[str]]) -> Response:
+        if attempt.prompt == "none" and answer.get("error") in SILENT:
+            return self._onward(attempt)
+        code = self.provider.check_response(answer)
+        signed_in = self.provider.redeem(code, attempt)
+        record = self._begin(signed_in)
+        for replaced in attempt.replaces:
+            self._end_replaced(replaced, record)
+        response = self._onward(attempt)
+        name = _current().digest
+        for other in self.attempts.replaced_later(cookies, attempt, name or ""):
+            self._keep_attempt(response, other)
+        log.info("signed_in", user=record.meta.user[:16])
+        return response
+
+    def _begin(self, signed_in: SignedIn) -> SessionRecord:
+        identity, tokens = signed_in.identity, signed_in.tokens
+        sid = identity.claims.get("sid")
+        named = f"{self.issuer} {sid}".encode() if isinstance(sid, str) else None
+        meta = Meta(
+            created=self.clock(),
+            auth_time=identity.auth_time,
+            user=user_hash(self.issuer, identity.subject),
+            provider_sids=tuple(self.keyring.fingerprints("provider sid", named)[:1]) if named else (),
+        )
+        claims = identity.claims
+        hint = claims.get("email") or claims.get("preferred_username") or identity.subject
+        try:
+            return self.sessions.begin(_current(), meta, tokens, {"claims": _public(claims), "hint": hint})
+        except StoreUnavailable:
+            self.later(self.provider.revoke, tokens)  # nobody will ever hold them
+            raise
+
+    def _end_replaced(self, name: str, new: SessionRecord) -> None:
+        """End the session that this sign-in takes the place of, so that it does not live on unseen."""
+        if self.sessions.store.codec.key(name) == new.key:
+            return
+        try:
+            old = self.sessions.store.end(name)
+        except StoreUnavailable as error:
+            log.warning("replaced_session_not_ended", reason=error.reason)
+            return
+        if old is not None:
+            self.later(self.provider.revoke, old.tokens)
+
+    def _onward(self, attempt: Attempt) -> Response:
+        """To the return URL. A Strict cookie is withheld from a redirect that another site began, so a
+        page of ours does the last step."""
+        if not self.strict:
+            response = make_response(redirect(attempt.return_url, 303))  # RFC 9700 §4.12
+        else:
+            response = make_response(render_template("signed_in.html", return_url=attempt.return_url))
+            page_headers(response)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Referrer-Policy"] = "no-referrer"  # the code is in this page's address
+        return response
+
+    def _keep_attempt(self, response: Response, attempt: Attempt) -> None:
+        name, value = self.attempts.seal(attempt)
+        left = max(1, int(attempt.expires_at - self.clock()))
+        response.set_cookie(name, value, max_age=left, **cookie_attributes(secure=self.secure))
+
+    def _drop_attempt(self, state: str, response: Response) -> Response:
+        self._drop_cookie(response, self.attempts.cookie_name(state))
+        return response
+
+    def _drop_cookie(self, response: Response, name: str) -> None:
+        response.delete_cookie(name, **cookie_attributes(secure=self.secure))
+
+    # -- the signed-in user -------------------------------------------------------------------------
+
+    def user(self) -> Response:
+        """Who is signed in, as claims, with the sign-out link and the seconds left."""
+        current = _current()
+        record = current.signed_in()
+        store = self.sessions.store
+        if request.args.get("slide") == "false":
+            ends_at = store.lifetime.ends_at(record, record.last_seen)
+        else:
+            ends_at = store.slide(record)
+        claims = list(current["claims"])
+        claims.append(_claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
+        claims.append(_claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
+        return jsonify(claims)
+
+    # -- sign-out -----------------------------------------------------------------------------------
+
+    def logout(self) -> Response:
+        """The three forms of the sign-out: a script's POST, a form's POST, and a link."""
+        current = _current()
+        if request.method == "POST":
+            return self._logout_by_post(current)
+        if not self._maybe_signed_in(current):
+            return self._see_other("/")
+        self._check_sid(current, request.args.getlist("sid"))
+        return self._see_other(self._end(current))
+
+    def _logout_by_post(self, current: BFFSession) -> Response:
+        head = _admitted().head
+        if head.has(b"x-csrf"):
+            self.guard.check_origin(head, Proof.HEADER)
+            return jsonify(logout_url=self._end(current))
+        if not self.guard.same_origin(head) or "sid" not in request.form:
+            raise CSRFRequired("Signing out needs the header X-CSRF: 1, or a form of this site.")
+        if self._maybe_signed_in(current):
+            self._check_sid(current, request.form.getlist("sid"))
+        return self._see_other(self._end(current))
+
+    def _maybe_signed_in(self, current: BFFSession) -> bool:
+        """Whether there is a session to end; one that cannot be read for now counts."""
+        try:
+            return current.record is not None
+        except StoreUnavailable:
+            return True
+
+    def _check_sid(self, current: BFFSession, given: list[str]) -> None:
+        expected = logout_sid(cast("str", current.sid))
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), expected.encode()):
+            raise BadRequest("The sign-out link does not belong to this session.")
+
+    def _end(self, current: BFFSession) -> str:
+        """End the session here first, then at the provider; where the browser goes to sign out there."""
+        hint = current.get("hint")
+        signed_in = self._maybe_signed_in(current)
+        record = self.sessions.end(current)
+        if record is not None:
+            self.provider.revoke(record.tokens)
+            log.info("signed_out", user=record.meta.user[:16])
+        return self.provider.sign_out_url(hint) if signed_in else "/"
+
+    def _see_other(self, url: str) -> Response:
+        response = make_response(redirect(url, 303))
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def _current() -> BFFSession:
+    return cast("BFFSession", session._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _admitted() -> Admitted:
+    return cast("Admitted", request.environ[Admitted.KEY])
+
+
+def _single(name: str) -> str | None:
+    """A query parameter that came at most once."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(f"{name} came more than once.")
+    return values[0] if values else None
+
+
+def _parameter(name: str) -> str | None:
+    """A parameter for the provider: bounded, and of its kind."""
+    value = _single(name)
+    if value is None:
+        return None
+    if not 0 < len(value) <= _LONGEST_PARAMETER or not value.isprintable():
+        raise BadRequest(f"{name} must be printable text of at most {_LONGEST_PARAMETER} characters.")
+    if name == "max_age" and not (value.isascii() and value.isdigit()):
+        raise BadRequest("max_age must be a number of seconds.")
+    return value
+
+
+def _authorization_response() -> dict[str, str]:
+    """The members of the provider's answer; one that comes twice is an attack (RFC 6749 §3.1)."""
+    fields = request.form if request.method == "POST" else request.args
+    if any(len(values) > 1 for _, values in fields.lists()):
+        raise ResponseInvalid(reason="a parameter of the response came twice")
+    return fields.to_dict()
+
+
+def _public(claims: dict[str, Any]) -> list[dict[str, Any]]:
+    """Claims as `/bff/user` gives them: an array is one entry for each member."""
+    return [
+        _claim(name, member)
+        for name, value in claims.items()
+        if name not in PROTOCOL_CLAIMS
+        for member in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _claim(kind: str, value: Any) -> dict[str, Any]:
+    return {"type": kind, "value": value}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,357 @@
+"""The ASGI layer in front: admits requests, moves the bytes of proxied routes, hands the rest to Flask.
+
+One way through, the same for both planes: target and Host (400) → route (404, 405) → origin (403) →
+declared length (413) → session (401, 503) → token → upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.errors import (
+    BodyTooLarge,
+    InternalError,
+    NotSignedIn,
+    ProviderUnavailable,
+    PublicError,
+    SessionExpired,
+)
+from bff.guard import Guard
+from bff.headers import response_headers, upstream_headers
+from bff.refresh import Refresher
+from bff.request import Admitted, Headers, RequestHead, TrustedProxies
+from bff.routes import Endpoint, Route, RouteTable, allow, canonical, check_query
+from bff.sessions.record import SessionRecord, digest, well_formed
+from bff.sessions.store import SessionReader
+from bff.tokens import LoginRequired, TryLater
+from bff.upstream import Response, Upstreams
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CONNECTION = "bff.connection"
+"""Where the server leaves the connection in the scope: once it is `lost`, `on_lost` is called."""
+
+MAX_CONTROL_BODY_BYTES = 65_536
+NEEDS_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/logout", "/health/ready"})
+
+log = structlog.get_logger("bff.access")
+
+
+class Disconnected(Exception):
+    """The browser has gone; nobody waits for an answer."""
+
+
+class DataPlane:
+    """The whole program as one ASGI application."""
+
+    def __init__(
+        self,
+        *,
+        public_url: str,
+        guard: Guard,
+        table: RouteTable,
+        proxies: TrustedProxies,
+        cookie: str,
+        reader: SessionReader,
+        refresher: Refresher,
+        upstreams: Upstreams,
+        control: ASGIApp,
+        provider_ready: Callable[[], Awaitable[None]],
+        render_page: RenderPage,
+        max_body_bytes: int,
+    ) -> None:
+        """`control` is the control plane; `provider_ready` waits until the provider is known, or is not
+        to be had, without holding a thread for each waiting request."""
+        origin = urlsplit(public_url)
+        self._origin = (origin.scheme.encode(), origin.netloc.encode())
+        self._guard = guard
+        self._table = table
+        self._proxies = proxies
+        self._cookie = cookie
+        self._reader = reader
+        self._refresher = refresher
+        self._upstreams = upstreams
+        self._control = control
+        self._provider_ready = provider_ready
+        self._render_page = render_page
+        self._max_body_bytes = max_body_bytes
+        self._common = CommonHeaders(secure=origin.scheme == "https")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})  # before accept: answered with 403
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(send, self._common, ours=scope["raw_path"].startswith(b"/bff/"))
+        head = _head(scope)
+        entry: Endpoint | Route | None = None
+        cause: BaseException | None = None
+        try:
+            path = self._admit_target(head)
+            entry = self._table.find(path)
+            allow(entry, head.method)
+            self._guard.check_origin(head, entry.proof)
+            if isinstance(entry, Route):
+                self._check_length(head, self._max_body_bytes)
+                with _cancelled_with(scope.get(CONNECTION)):
+                    await self._proxy(entry, path, head, receive, exchange)
+            else:
+                self._check_length(head, MAX_CONTROL_BODY_BYTES)
+                await self._to_control(entry, path, head, scope, receive, exchange)
+        except PublicError as error:
+            failure = error
+        except Disconnected:
+            return
+        except Exception as error:  # noqa: BLE001  the last line of defence: no stack trace gets out
+            failure, cause = InternalError(reason=type(error).__name__), error
+        else:
+            return
+        _report(failure, entry, head, cause)
+        if not exchange.started:
+            page = is_page(entry, head)
+            await exchange.answer(error_answer(failure, self._render_page if page else None))
+            return
+        raise failure  # the server closes the connection: a cut answer must not look whole
+
+    def _admit_target(self, head: RequestHead) -> str:
+        path = canonical(head.path)
+        check_query(head.query)
+        if not path.startswith("/health/"):  # a load balancer asks by address
+            self._guard.check_host(self._proxies.host(head))
+        return path
+
+    def _check_length(self, head: RequestHead, limit: int) -> None:
+        declared = head.single(b"content-length")
+        if declared is not None and int(declared) > limit:
+            raise BodyTooLarge(f"The body may have {limit} bytes at most.")
+
+    # -- proxied routes -----------------------------------------------------------------------------
+
+    async def _proxy(
+        self, route: Route, path: str, head: RequestHead, receive: Receive, exchange: _Exchange
+    ) -> None:
+        token = None if route.anonymous else await self._access_token(head, route)
+        origin = self._upstreams.origin(route.upstream)
+        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
+        headers = upstream_headers(
+            head,
+            host=origin.host,
+            client=self._proxies.client_address(head),
+            origin=self._origin,
+            token=token,
+        )
+        body = _Body(receive, self._max_body_bytes)
+        response = await origin.send(
+            head.method, target, headers, body if _has_body(head) else None, route.timeout
+        )
+        await _relay(response, route, exchange)
+
+    async def _access_token(self, head: RequestHead, route: Route) -> str | None:
+        """A usable token of the session; None where the route sends none. Raises SignInNeeded and others."""
+        record = await self._session(head)
+        if not route.user_token:
+            return None
+        outcome = await self._refresher.usable(record)
+        if isinstance(outcome, LoginRequired):
+            raise SessionExpired
+        if isinstance(outcome, TryLater):
+            raise ProviderUnavailable(
+                "Your sign-in could not be renewed just now; you are still signed in. Please try again.",
+                retry_after=outcome.retry_after,
+            )
+        return outcome.tokens.access_token
+
+    async def _session(self, head: RequestHead) -> SessionRecord:
+        value = head.cookie(self._cookie)
+        if value is None:
+            raise NotSignedIn
+        record = await self._reader.load(digest(value)) if well_formed(value) else None
+        if record is None:
+            raise SessionExpired
+        await self._reader.slide_if_due(record)
+        return record
+
+    # -- the control plane --------------------------------------------------------------------------
+
+    async def _to_control(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        head: RequestHead,
+        scope: Scope,
+        receive: Receive,
+        exchange: _Exchange,
+    ) -> None:
+        """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
+        body = b""
+        if _has_body(head):
+            body = b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
+        if path in NEEDS_PROVIDER:
+            await self._provider_ready()
+        admitted = Admitted(
+            head, self._proxies.client_address(head), endpoint.session, is_page(endpoint, head)
+        )
+        inner = dict(scope) | {
+            "path": path,
+            "headers": _for_wsgi(head, self._origin[1], len(body)),
+            "scheme": self._origin[0].decode(),
+            Admitted.KEY: admitted,
+        }
+        await self._control(inner, _replay(body), exchange.send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._refresher.drain()
+                self._upstreams.close()
+                await self._reader.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+@contextmanager
+def _cancelled_with(connection: Any) -> Iterator[None]:
+    """Stop what is done for a browser when its connection is lost; the server tells us so."""
+    task = asyncio.current_task()
+    if connection is None or task is None:
+        yield
+        return
+    connection.on_lost = task.cancel
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not connection.lost:
+            raise
+        raise Disconnected from None
+    finally:
+        connection.on_lost = None
+
+
+class _Exchange:
+    """The answering half of a request: completes headers, and knows whether the answer has begun."""
+
+    def __init__(self, send: Send, common: CommonHeaders, *, ours: bool) -> None:
+        self._send = send
+        self._common = common
+        self._ours = ours
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = self._common.add(list(message["headers"]), ours=self._ours)
+            message = {"type": "http.response.start", "status": message["status"], "headers": headers}
+        await self._send(message)
+
+    async def answer(self, answer: Answer) -> None:
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+class _Body:
+    """A request body as it comes, cut off where it grows past its limit."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._room = limit
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            piece: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            self._room -= len(piece)
+            if self._room < 0:
+                raise BodyTooLarge(f"The body may have {self._limit} bytes at most.")
+            yield piece
+
+
+async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
+    """Stream the upstream's answer to the browser."""
+    try:
+        headers = response_headers(response.headers, route.response_headers)
+        await exchange.send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for piece in response.body():
+            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        response.finish()
+
+
+def _head(scope: Scope) -> RequestHead:
+    client = scope.get("client")
+    # A snapshot of the headers: the server appends trailers to the same list while the body arrives.
+    return RequestHead(
+        scope["method"],
+        scope["raw_path"],
+        scope["query_string"],
+        list(scope["headers"]),
+        client[0] if client else None,
+    )
+
+
+def _has_body(head: RequestHead) -> bool:
+    return head.has(b"transfer-encoding") or head.single(b"content-length") not in (None, b"0")
+
+
+def _for_wsgi(head: RequestHead, host: bytes, length: int) -> Headers:
+    """Headers for the control plane. WSGI folds `-` and `_` into one, so the latter do not pass; nor do
+    forwarding headers, which have been judged already."""
+    passed = [
+        (name, value)
+        for name, value in head.headers
+        if b"_" not in name
+        and not name.startswith((b"x-forwarded-", b"forwarded"))
+        and name not in (b"host", b"content-length", b"transfer-encoding")
+    ]
+    return [*passed, (b"host", host), (b"content-length", str(length).encode())]
+
+
+def _replay(body: bytes) -> Receive:
+    """A `receive` that gives a body which has been read already."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _report(
+    error: PublicError, entry: Endpoint | Route | None, head: RequestHead, cause: BaseException | None
+) -> None:
+    """A line for the operator; never the query, a header or a body."""
+    fields = {
+        "code": error.code,
+        "status": error.status,
+        "method": head.method,
+        "route": entry.path if entry else None,
+        "reason": error.reason or None,
+    }
+    if cause is not None:
+        log.error("request_failed", **fields, exc_info=cause)
+    elif error.status >= 500:
+        log.warning("request_failed", **fields)
+    else:
+        log.info("request_refused", **fields)

@@ -1,0 +1,85 @@
+"""Makes the token endpoint's answers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bff.dev_idp import claims
+from bff.dev_idp.accounts import Account
+from bff.dev_idp.keys import Purpose, SigningKeys
+from bff.dev_idp.refresh_families import Family
+from bff.dev_idp.settings import Settings
+
+
+class TokenIssuer:
+    """Signs tokens and puts them into the form of RFC 6749 section 5.1."""
+
+    def __init__(self, settings: Settings, keys: SigningKeys, clock: Callable[[], float]) -> None:
+        self._issuer = settings.issuer
+        self._lifetime = settings.access_token_seconds
+        self._keys = keys
+        self._clock = clock
+
+    def for_user(
+        self,
+        family: Family,
+        account: Account,
+        *,
+        scope: str,
+        refresh_token: str | None,
+        nonce: str = "",
+    ) -> dict[str, Any]:
+        """Access token, ID token where `openid` was granted, refresh token where there is a new
+        one."""
+        now = int(self._clock())
+        access = self._keys.sign(
+            Purpose.ACCESS,
+            claims.access_token(self._issuer, family, account, scope, now, self._lifetime),
+        )
+        answer = self._bearer(access)
+        if "openid" in scope.split():
+            answer["id_token"] = self._keys.sign(
+                Purpose.ID,
+                claims.id_token(
+                    self._issuer,
+                    family,
+                    account,
+                    scope,
+                    now,
+                    self._lifetime,
+                    nonce=nonce,
+                    access_token=access,
+                ),
+            )
+        if refresh_token is not None:
+            answer["refresh_token"] = refresh_token
+        return answer
+
+    def for_client(self, client_id: str, scope: str) -> dict[str, Any]:
+        """The access token of a client that acts for itself."""
+        now = int(self._clock())
+        return self._bearer(
+            self._keys.sign(
+                Purpose.ACCESS,
+                claims.client_access_token(self._issuer, client_id, scope, now, self._lifetime),
+            )
+        )
+
+    def read_access_token(self, token: str) -> dict[str, Any] | None:
+        """The claims of an access token of ours that hasn't expired, else None."""
+        found = self._keys.verify(Purpose.ACCESS, token)
+        if found is None or found["iss"] != self._issuer or found["exp"] <= self._clock():
+            return None
+        return found
+
+    def read_id_token_hint(self, token: str) -> dict[str, Any] | None:
+        """The claims of an ID token of ours, expired or not (OpenID Connect RP-Initiated Logout
+        section 2 asks to accept old ones), else None."""
+        found = self._keys.verify(Purpose.ID, token)
+        return found if found is not None and found["iss"] == self._issuer else None
+
+    def _bearer(self, access_token: str) -> dict[str, Any]:
+        return {
+            "access_token": access_token,
+            "token_type": "Bearer",
+            "expires_in": self._lifetime,
+        }

@@ -1,0 +1,121 @@
+"""Who may come in: pure rules on the head of a request, and the headers that every answer carries."""
+
+from __future__ import annotations
+
+import enum
+import re
+from urllib.parse import quote, unquote, urlsplit
+
+from bff.errors import BadRequest, CSRFRequired
+from bff.request import RequestHead
+
+MAX_RETURN_URL_BYTES = 2048
+
+
+class Proof(enum.Enum):
+    """What a request must show so that no other site can have sent it with the user's cookie."""
+
+    NONE = "none"
+    HEADER = "header"
+    """`X-CSRF: 1`: a foreign page cannot set it without a preflight, which is refused (RFC 10017 §6.1)."""
+    FETCH_METADATA = "fetch-metadata"
+    """The header, or `Sec-Fetch-Site: same-origin` for GET and HEAD: pictures and downloads."""
+
+
+class Guard:
+    """The rules that need to know our own origin."""
+
+    def __init__(self, public_url: str) -> None:
+        """`public_url` is the origin that browsers use."""
+        self._origin = public_url.encode()
+        self._host = urlsplit(public_url).netloc.encode()
+
+    def check_host(self, host: bytes | None) -> None:
+        """Refuse a request for another host: DNS rebinding, and caches poisoned by a false Host."""
+        if host is None or host.lower() != self._host:
+            raise BadRequest("The Host of this request is not the one that this server answers to.")
+
+    def check_origin(self, head: RequestHead, proof: Proof) -> None:
+        """Refuse what another site may have caused. Raises CSRFRequired."""
+        if head.has(b"service-worker"):
+            # A script registered as a service worker could answer for every later page of this origin.
+            raise CSRFRequired("Nothing here may become a service worker.")
+        if proof is Proof.NONE:
+            return
+        if head.has(b"origin") and head.single(b"origin") != self._origin:
+            raise CSRFRequired("The request comes from another origin.")
+        site = head.single(b"sec-fetch-site")
+        if head.has(b"sec-fetch-site") and site != b"same-origin":
+            raise CSRFRequired("The request comes from another site.")
+        if head.single(b"x-csrf") == b"1":
+            return
+        fetched = proof is Proof.FETCH_METADATA and site == b"same-origin"
+        if not (fetched and head.method in ("GET", "HEAD")):
+            raise CSRFRequired("The request needs the header X-CSRF: 1.")
+
+    def same_origin(self, head: RequestHead) -> bool:
+        """Whether a form post comes from a page of ours. `Origin: null` is never ours."""
+        return head.single(b"origin") == self._origin
+
+
+_RETURN_URL = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]*\Z")
+_SCHEME = re.compile(r"/+https?:", re.IGNORECASE)
+_IGNORED = dict.fromkeys([*range(0x21), 0x7F])  # what some software between us and the page would drop
+_OUTSIDE = "returnUrl must be a path on this site, as in /path?query."
+
+
+def safe_return_url(value: str) -> str:
+    """`value` in ASCII, if whoever follows it stays on this origin and out of `/bff/`; else BadRequest.
+
+    A URL parser must not judge this: parsers and browsers disagree on exactly the inputs that matter.
+    Browsers drop tabs and newlines, read a backslash as a slash, and resolve dot segments (also written
+    `%2e`), so all that could mean another host is refused outright, and what is left is resolved here.
+    """
+    try:
+        octets = value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRequest(_OUTSIDE) from None
+    if len(octets) > MAX_RETURN_URL_BYTES:
+        raise BadRequest("returnUrl is longer than 2,048 bytes.")
+    path = _resolve(re.split(r"[?#]", value, maxsplit=1)[0])
+    if not _RETURN_URL.match(value) or path.startswith("//") or _SCHEME.match(path):
+        raise BadRequest(_OUTSIDE)
+    if (path.lower() + "/").startswith("/bff/"):
+        raise BadRequest("returnUrl must not lead to /bff/, or signing in could go round in circles.")
+    return "".join(c if c.isascii() else quote(c) for c in value)
+
+
+def _resolve(path: str) -> str:
+    """`path` as the most lenient reader could take it: decoded, blanks dropped, dot segments resolved."""
+    segments: list[str] = []
+    lenient = unquote(path, "latin-1").translate(_IGNORED).replace("\\", "/")
+    for segment in lenient.split("/")[1:]:
+        if segment == "..":
+            segments = segments[:-1]
+        elif segment != ".":
+            segments.append(segment)
+    return "/" + "/".join(segments)
+
+
+def security_headers(*, secure: bool) -> list[tuple[str, str]]:
+    """Headers for every answer, whichever plane gives it."""
+    headers = [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+    ]
+    if secure:
+        headers.append(("Strict-Transport-Security", "max-age=31536000"))
+    return headers
+
+
+def page_policy(form_action: str = "'self'") -> str:
+    """The content security policy of our own pages: our scripts, our styles, nobody's frame."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        f"base-uri 'none'; form-action {form_action}; frame-ancestors 'none'"
+    )
+
+
+DATA_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""The policy of answers that are not pages: should one be shown as a page, it may do nothing."""

@@ -1,0 +1,85 @@
+"""Which headers pass, upstream and back: allow-lists, pure. What no list names does not pass."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from bff.request import Headers, RequestHead
+
+# To the upstream. Cookie, Authorization, Host, Forwarded, X-Forwarded-* and every hop-by-hop header are
+# missing on purpose: the browser's are dropped, ours are added last (RFC 10017 §6.1, RFC 9700 §4.13).
+REQUEST = frozenset(
+    b"accept accept-encoding accept-language cache-control content-encoding content-language content-type "
+    b"content-length if-match if-modified-since if-none-match if-range if-unmodified-since "
+    b"idempotency-key pragma prefer range user-agent x-requested-with".split()
+)
+
+# Back to the browser, as documented. Set-Cookie, Server, Service-Worker-Allowed, Clear-Site-Data, Refresh
+# and CORS headers of an upstream would act with this origin's authority.
+RESPONSE = frozenset(
+    b"content-type content-length content-encoding content-language content-disposition content-range "
+    b"content-location cache-control etag last-modified expires age vary accept-ranges retry-after location "
+    b"link allow date www-authenticate deprecation sunset x-total-count x-request-id".split()
+)
+_RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
+
+NEVER_BACK = frozenset(
+    b"set-cookie set-cookie2 server service-worker-allowed clear-site-data refresh connection keep-alive "
+    b"proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
+)
+"""What not even a route's own `response_headers` may let through."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
+
+
+def upstream_headers(
+    head: RequestHead, *, host: bytes, client: str, origin: tuple[bytes, bytes], token: str | None
+) -> Headers:
+    """The headers of the upstream request.
+
+    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host.
+    """
+    nominated = _nominated(head)
+    passed = [(name, value) for name, value in head.headers if name in REQUEST and name not in nominated]
+    passed += [
+        (b"host", host),
+        (b"x-forwarded-for", client.encode()),
+        (b"x-forwarded-proto", origin[0]),
+        (b"x-forwarded-host", origin[1]),
+        (b"x-request-id", request_id(head)),
+    ]
+    if token is not None:
+        passed.append((b"authorization", b"Bearer " + token.encode()))
+    return passed
+
+
+def _nominated(head: RequestHead) -> set[bytes]:
+    """Headers that `Connection` declares to be for this hop only (RFC 9110 §7.6.1).
+
+    Content-Length is exempt: nominating it would have us send a body of unknown length.
+    """
+    values = head.values(b"connection")
+    if not values:
+        return set()
+    names = {part.strip().lower() for value in values for part in value.split(b",")}
+    return names - {b"content-length"}
+
+
+def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
+    """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
+    allowed = extra - NEVER_BACK
+    passed = [
+        (name, value)
+        for name, value in upstream
+        if name in RESPONSE or name.startswith(_RESPONSE_FAMILIES) or name in allowed
+    ]
+    if not any(name == b"cache-control" for name, _ in passed):
+        passed.append((b"cache-control", b"no-store"))
+    return passed
+
+
+def request_id(head: RequestHead) -> bytes:
+    """The caller's request id where it is harmless, else a new one."""
+    given = head.single(b"x-request-id")
+    return given if given and _REQUEST_ID.match(given) else secrets.token_hex(16).encode()

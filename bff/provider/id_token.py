@@ -1,0 +1,169 @@
+"""ID token validation, every rule of OpenID Connect Core §3.1.3.7 that concerns this client. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry
+
+ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Asymmetric only: `none` and HMAC are never accepted, whatever the provider advertises."""
+
+LEEWAY_SECONDS = 60
+MAX_BYTES = 65_536
+_HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
+
+
+class Invalid(Exception):
+    """The token is refused; the argument is a reason for the log, with nothing of the token in it."""
+
+
+class UnknownKeyID(Invalid):
+    """No key of the JWKS has the token's `kid`: the keys may have been rotated."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who the ID token says has signed in: verified, so it has a type of its own."""
+
+    subject: str
+    claims: dict[str, Any]
+
+    @property
+    def auth_time(self) -> float:
+        """When the person was authenticated; the token's issue where the provider does not say."""
+        return float(self.claims.get("auth_time", self.claims["iat"]))
+
+    def __repr__(self) -> str:
+        return "<Identity>"
+
+
+def verify_signature(token: str, keys: Iterable[dict[str, Any]], algorithms: Iterable[str]) -> dict[str, Any]:
+    """The claims of a compact JWS that one of `keys` has signed. Raises Invalid."""
+    header = _header(token)
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS.intersection(algorithms):
+        raise Invalid("alg is not allowed")
+    if "crit" in header:  # RFC 7515 §4.1.11: an extension we do not understand
+        raise Invalid("crit is not understood")
+    key = _choose(keys, header.get("kid"), algorithm)
+    try:
+        verified = jws.deserialize_compact(
+            token,
+            JWKRegistry.import_key(key),
+            registry=jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False),
+        )
+        claims = json.loads(verified.payload)
+    except (JoseError, ValueError, TypeError) as error:
+        raise Invalid(f"signature: {type(error).__name__}") from None
+    if not isinstance(claims, dict):
+        raise Invalid("the claims are no object")
+    return claims
+
+
+def check_claims(
+    claims: dict[str, Any], *, issuer: str, client_id: str, nonce: str | None, now: float
+) -> Identity:
+    """The identity that the claims of a verified token give. Raises Invalid.
+
+    `nonce` is the attempt's; None (a refreshed token, §12.2) leaves that rule to the caller.
+    """
+    if claims.get("iss") != issuer:
+        raise Invalid("iss is another issuer")
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not 0 < len(subject) <= 255:
+        raise Invalid("sub is missing")
+    _check_audience(claims, client_id)
+    _check_times(claims, now)
+    if claims.get("token_use", "id") != "id":  # Cognito's mark: an access token is no ID token
+        raise Invalid("token_use is not id")
+    if nonce is not None and not _equal(claims.get("nonce"), nonce):
+        raise Invalid("nonce is not this attempt's")
+    return Identity(subject, claims)
+
+
+def check_access_token_hash(claims: dict[str, Any], algorithm: str, access_token: str) -> None:
+    """`at_hash`, where it is there, binds the access token to this ID token (§3.1.3.8). Raises Invalid."""
+    if "at_hash" not in claims:
+        return
+    digest = _HASHES.get(algorithm[-3:], hashlib.sha512)(access_token.encode()).digest()
+    half = base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+    if not _equal(claims["at_hash"], half):
+        raise Invalid("at_hash belongs to another access token")
+
+
+def algorithm_of(token: str) -> str:
+    """The `alg` of a token whose signature has been verified."""
+    return str(_header(token)["alg"])
+
+
+def _header(token: str) -> dict[str, Any]:
+    if len(token) > MAX_BYTES or token.count(".") != 2:
+        raise Invalid("not a compact JWS")
+    try:
+        first = token.split(".", 1)[0]
+        header = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    except ValueError:
+        raise Invalid("the header is not JSON") from None
+    if not isinstance(header, dict):
+        raise Invalid("the header is no object")
+    return header
+
+
+def _choose(keys: Iterable[dict[str, Any]], kid: object, algorithm: str) -> dict[str, Any]:
+    """The one key that fits: never one from the token's own header (jwk, jku, x5u are not obeyed)."""
+    kinds = {"R": "RSA", "P": "RSA", "E": "OKP" if algorithm == "EdDSA" else "EC"}
+    fitting = [
+        key
+        for key in keys
+        if key.get("kty") == kinds[algorithm[0]]
+        and key.get("use", "sig") == "sig"
+        and key.get("alg", algorithm) == algorithm
+        and (kid is None or key.get("kid") == kid)
+    ]
+    if not fitting:
+        raise UnknownKeyID("no key fits")
+    if len(fitting) > 1:
+        raise Invalid("several keys fit and the token names none")
+    return fitting[0]
+
+
+def _check_audience(claims: dict[str, Any], client_id: str) -> None:
+    """We and nobody else: another audience is one we have no reason to trust (§3.1.3.7, 3 to 5)."""
+    audience = claims.get("aud")
+    if audience not in (client_id, [client_id]):
+        raise Invalid("aud is not this client alone")
+    if claims.get("azp", client_id) != client_id:
+        raise Invalid("azp is another client")
+
+
+def _check_times(claims: dict[str, Any], now: float) -> None:
+    expires, issued = _number(claims, "exp"), _number(claims, "iat")
+    if now >= expires + LEEWAY_SECONDS:
+        raise Invalid("exp is past")
+    if issued > now + LEEWAY_SECONDS:
+        raise Invalid("iat lies ahead")
+    for name in ("nbf", "auth_time"):
+        if name in claims and _number(claims, name) > now + LEEWAY_SECONDS:
+            raise Invalid(f"{name} lies ahead")
+
+
+def _number(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Invalid(f"{name} is not a time")
+    return value
+
+
+def _equal(value: object, expected: str) -> bool:
+    return isinstance(value, str) and hmac.compare_digest(value.encode(), expected.encode())

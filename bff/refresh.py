@@ -1,0 +1,199 @@
+"""The one place where tokens are refreshed: once per expiry, over all threads, processes and machines.
+
+In one process, requests for the same session share one future. Over processes, an owner-checked lease on
+exactly one generation of tokens lets one of them redeem; the others watch for the next generation. The
+save is fenced by the generation, so that neither a late process nor a signed-out session is overwritten.
+A refresh is nobody's request: a browser that hangs up cannot burn a rotated token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from bff.errors import StoreUnavailable
+from bff.provider.client import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.sessions.record import SessionRecord, user_hash
+from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
+from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
+
+T = TypeVar("T")
+
+log = structlog.get_logger("bff.refresh")
+
+LEASE_MARGIN_SECONDS = 5.0
+"""What a lease lasts beyond the provider's deadline: a slow provider must not cause a second redeem."""
+WAIT_MARGIN_SECONDS = 2.0
+SAVE_SECONDS = 60.0
+_POLL_SECONDS = (0.05, 0.1, 0.2, 0.25)
+_LONGEST_BACK_OFF = 15.0
+
+
+class RefreshingProvider(Protocol):
+    """The provider as this module sees it."""
+
+    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult: ...
+
+    def revoke(self, tokens: TokenSet) -> None: ...
+
+
+class Refresher:
+    """Gives requests a usable token set. Lives in one event loop; redeems in a pool of its own."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        reader: SessionReader,
+        provider: RefreshingProvider,
+        pool: Executor,
+        clock: Clock,
+        *,
+        leeway: float,
+        provider_deadline: float,
+    ) -> None:
+        """`leeway` and `provider_deadline` are in seconds."""
+        self._store = store
+        self._reader = reader
+        self._provider = provider
+        self._pool = pool
+        self._clock = clock
+        self._leeway = leeway
+        self._deadline = provider_deadline
+        self._flights: dict[str, asyncio.Task[Outcome]] = {}
+        self._failures = 0
+
+    async def usable(self, record: SessionRecord) -> Outcome:
+        """What the request with this session may do. Waits only where the token is dead."""
+        outcome = self._judge(record)
+        if outcome is not None:
+            if outcome.due:
+                self._fly(record)
+            return outcome
+        if record.tokens.refresh_token is None:
+            return LoginRequired()
+        try:
+            patience = self._deadline + WAIT_MARGIN_SECONDS
+            return await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
+        except TimeoutError:
+            return TryLater()
+
+    async def drain(self) -> None:
+        """Wait for the refreshes under way: a redeemed token must be saved before the process ends."""
+        while self._flights:
+            await asyncio.wait(list(self._flights.values()))
+
+    def _judge(self, record: SessionRecord) -> Usable | None:
+        return judge(record.tokens, self._clock(), self._leeway, _jitter(record))
+
+    def _fly(self, record: SessionRecord) -> asyncio.Task[Outcome]:
+        """The refresh of this session that is under way in this process, or a new one."""
+        flight = self._flights.get(record.key)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._refresh(record))
+            self._flights[record.key] = flight
+            flight.add_done_callback(lambda done: self._landed(record.key, done))
+        return flight
+
+    def _landed(self, key: str, flight: asyncio.Task[Outcome]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            reason = error.reason if isinstance(error, StoreUnavailable) else type(error).__name__
+            log.error("refresh_failed", reason=reason)
+
+    async def _refresh(self, record: SessionRecord) -> Outcome:
+        owner = secrets.token_hex(8)
+        until = self._clock() + self._deadline + WAIT_MARGIN_SECONDS
+        for attempt in range(10_000):
+            lease = await self._in_pool(self._lease, record, owner)
+            if lease is Lease.YOURS:
+                return await self._in_pool(self._redeem, record, owner)
+            if lease is Lease.GONE:
+                return LoginRequired()
+            if lease is Lease.PAUSE or self._clock() >= until:
+                break
+            if lease is Lease.HELD:
+                await asyncio.sleep(_POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)])
+            newer = await self._reader.load_key(record.key)
+            if newer is None:
+                return LoginRequired()
+            if newer.generation != record.generation and (outcome := self._judge(newer)) is not None:
+                return outcome
+            record = newer
+        return self._judge(record) or TryLater(_whole(self._back_off()))
+
+    async def _in_pool(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+
+    def _lease(self, record: SessionRecord, owner: str) -> Lease:
+        return self._store.lease(record, owner, self._deadline + LEASE_MARGIN_SECONDS)
+
+    def _redeem(self, record: SessionRecord, owner: str) -> Outcome:
+        """With the lease in hand, which says that `record` holds the newest tokens: redeem and save."""
+        result = self._provider.refresh(record.tokens, partial(_is_user_of, record))
+        if isinstance(result, RefreshFailed):
+            self._failures += 1
+            pause = self._back_off()
+            log.error("refresh_failed", reason=result.reason, next_try_seconds=pause)
+            self._release(record, owner, pause)
+            return self._judge(record) or TryLater(_whole(pause))
+        self._failures = 0
+        if isinstance(result, GrantEnded):
+            return self._grant_ended(record)
+        if isinstance(result, Unrenewable):
+            log.error("refresh_refused", reason=result.reason)
+            return self._save(record, owner, msgspec.structs.replace(record.tokens, refresh_token=None))
+        return self._save(record, owner, result.tokens)
+
+    def _grant_ended(self, record: SessionRecord) -> Outcome:
+        if self._store.end_if_current(record):
+            log.warning("session_ended", reason="invalid_grant")
+        return LoginRequired()
+
+    def _save(self, record: SessionRecord, owner: str, tokens: TokenSet) -> Outcome:
+        """Keep what the provider gave, for as long as it takes: the old refresh token is used up."""
+        until = time.monotonic() + SAVE_SECONDS
+        while True:
+            try:
+                saved = self._store.save_tokens(record, tokens)
+                break
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.25)
+        if saved is Saved.GONE:  # signed out meanwhile: sign-out wins, and nothing stays valid
+            self._provider.revoke(tokens)
+            return LoginRequired()
+        self._release(record, owner, pause_after_refresh(tokens))
+        return Usable(tokens) if tokens.usable(self._clock()) else TryLater()
+
+    def _release(self, record: SessionRecord, owner: str, pause: float) -> None:
+        try:
+            self._store.release(record, owner, pause)
+        except StoreUnavailable as error:  # it runs out by itself
+            log.warning("lease_not_released", reason=error.reason)
+
+    def _back_off(self) -> float:
+        """Seconds until the next try at a provider in trouble, whichever session has met it."""
+        return float(min(_LONGEST_BACK_OFF, 2 ** min(self._failures, 8)))
+
+
+def _is_user_of(record: SessionRecord, issuer: str, subject: str) -> bool:
+    return user_hash(issuer, subject) == record.meta.user
+
+
+def _jitter(record: SessionRecord) -> float:
+    """A fixed number from 0 to 1 for each token set: sessions made together refresh at different times."""
+    return zlib.crc32(f"{record.key} {record.generation}".encode()) / 0xFFFFFFFF
+
+
+def _whole(seconds: float) -> int:
+    return max(1, round(seconds))

@@ -1,0 +1,149 @@
+"""The head of a request as both planes see it: bytes in, one small immutable view, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import ClassVar
+
+from bff.settings import IPNetwork
+
+Headers = list[tuple[bytes, bytes]]
+
+_BLANKS = b" \t"  # only these two are blank in a Cookie header (RFC 6265 §4.2.1): U+2000 is not
+
+
+class RequestHead:
+    """Method, raw path, query and headers of one request.
+
+    `path` and `query` are the bytes of the request target, undecoded; header names are lower case.
+    """
+
+    __slots__ = ("_by_name", "headers", "method", "path", "peer", "query")
+
+    def __init__(self, method: str, path: bytes, query: bytes, headers: Headers, peer: str | None) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self._by_name: dict[bytes, bytes | list[bytes]] = {}
+        for name, value in headers:
+            earlier = self._by_name.get(name)
+            if earlier is None:
+                self._by_name[name] = value
+            elif isinstance(earlier, list):
+                earlier.append(value)
+            else:
+                self._by_name[name] = [earlier, value]
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of a header, in order."""
+        found = self._by_name.get(name)
+        if found is None:
+            return []
+        return found if isinstance(found, list) else [found]
+
+    def single(self, name: bytes) -> bytes | None:
+        """The value of a header that came exactly once; a repeated one counts as none."""
+        found = self._by_name.get(name)
+        return found if isinstance(found, bytes) else None
+
+    def has(self, name: bytes) -> bool:
+        return name in self._by_name
+
+    def cookies(self) -> dict[str, list[str]]:
+        """Cookies by name. The one parser for both planes.
+
+        Each name keeps all its values: one of ours that comes twice counts as none (cookie tossing), and
+        only the caller knows which names are ours.
+        """
+        found: dict[str, list[str]] = {}
+        for header in self.values(b"cookie"):
+            for pair in header.split(b";"):
+                name, equals, value = pair.partition(b"=")
+                if equals:
+                    found.setdefault(_text(name), []).append(_text(value))
+        return found
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie that came exactly once."""
+        wanted = name.encode()
+        value: bytes | None = None
+        for header in self.values(b"cookie"):
+            if wanted not in header:
+                continue
+            for pair in header.split(b";"):
+                key, equals, candidate = pair.partition(b"=")
+                if equals and key.strip(_BLANKS) == wanted:
+                    if value is not None:
+                        return None
+                    value = candidate
+        return None if value is None else _text(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that has passed every check that needs no session, on its way to the control plane."""
+
+    KEY: ClassVar[str] = "bff.admitted"
+
+    head: RequestHead
+    client: str
+    """The browser's address."""
+    reads_session: bool
+    page: bool
+    """Whether a person looks at the answer, so that errors are pages."""
+
+
+def _text(value: bytes) -> str:
+    return value.strip(_BLANKS).decode("latin-1")
+
+
+class TrustedProxies:
+    """Who is believed about the client: `X-Forwarded-*` from configured peers only (RFC 9700 §4.13)."""
+
+    def __init__(self, networks: Iterable[IPNetwork]) -> None:
+        self._networks = tuple(networks)
+
+    def trusts(self, address: str | None) -> bool:
+        if not self._networks or address is None:
+            return False
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(ip, "ipv4_mapped", None)
+        return any((mapped or ip) in network for network in self._networks)
+
+    def client_address(self, head: RequestHead) -> str:
+        """The rightmost address that is not a trusted proxy's; "unknown" where the peer has none.
+
+        What stands to the left of it is the client's own claim and is not believed.
+        """
+        address = head.peer or "unknown"
+        if not self.trusts(head.peer):
+            return address
+        hops = [hop for value in head.values(b"x-forwarded-for") for hop in value.split(b",")]
+        for hop in reversed(hops):
+            try:
+                address = str(ip_address(_without_port(hop.strip(_BLANKS).decode("latin-1"))))
+            except ValueError:
+                return address
+            if not self.trusts(address):
+                return address
+        return address
+
+    def host(self, head: RequestHead) -> bytes | None:
+        """The host that the browser asked for: `X-Forwarded-Host` from a trusted peer, else `Host`."""
+        if head.has(b"x-forwarded-host") and self.trusts(head.peer):
+            return head.values(b"x-forwarded-host")[-1].rpartition(b",")[2].strip(_BLANKS)
+        return head.single(b"host")
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write `192.0.2.7:1234` or `[2001:db8::7]:1234`."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

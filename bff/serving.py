@@ -1,0 +1,213 @@
+"""The production server: gunicorn as arbiter, uvicorn's worker (uvloop, httptools), and the checks on the
+raw bytes of a request that uvicorn leaves out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn_worker import UvicornWorker
+
+from bff.answers import CommonHeaders, error_answer
+from bff.dataplane import CONNECTION, ASGIApp
+from bff.errors import BadRequest, HeadersTooLarge, PublicError
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than what common proxies in front keep a connection: they, not we, close it first."""
+GRACEFUL_SECONDS = 30
+DEFAULT_HEADER_BYTES = 65_536
+_MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
+
+_TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")  # origin-form, visible ASCII, no fragment
+
+log = structlog.get_logger("bff.server")
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's HTTP/1.1 connection with a limit on heads and one meaning for each target.
+
+    Refuses with 400 or 431 and closes: absolute-form targets and fragments (hidden from applications by
+    the server), a missing or doubled Host, and heads over the limit (which the parser does not have).
+    """
+
+    max_header_bytes = DEFAULT_HEADER_BYTES
+    common = CommonHeaders(secure=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lost = False
+        self.on_lost: Callable[[], object] | None = None
+        self._in_head = True
+        self._fed = 0  # bytes given to the parser since the head began
+        self._head_bytes = 0  # bytes of the head that the parser has reported
+        self._refusal: PublicError | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():  # refused before
+            return
+        if self._in_head:
+            self._fed += len(data)
+        super().data_received(data)
+        if self._in_head and self._fed > self.max_header_bytes:
+            self._refusal = HeadersTooLarge("The request's headers are too large.")
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
+        self._in_head = True
+        self._fed = self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers come the same way, and are dropped
+            self._head_bytes += len(name) + len(value) + 4
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._refusal = self._refusal or self._judge_head()
+        if self._refusal is None:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is None:
+            super().on_message_complete()
+        self._in_head, self._fed = True, 0
+
+    def send_400_response(self, _message: str) -> None:
+        """What the parser refuses: smuggling attempts, mostly."""
+        self._refusal = BadRequest("The request is not HTTP/1.1 as it should be.")
+
+    def _judge_head(self) -> PublicError | None:
+        if self._head_bytes > self.max_header_bytes:
+            return HeadersTooLarge("The request's headers are too large.")
+        if not _TARGET.match(self.url):
+            return BadRequest("The request target must be a path on this server.")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+            return BadRequest("The request must name one Host.")  # RFC 9112 §3.2
+        return None
+
+    def _refuse(self, error: PublicError) -> None:
+        """Answer and close; where an earlier answer is under way on the connection, only close."""
+        log.info("request_refused", code=error.code, status=error.status, reason=error.detail)
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self.transport.abort()
+            return
+        answer = error_answer(error, None)
+        lines = [STATUS_LINE[answer.status]]
+        for name, value in self.common.add(answer.headers, ours=False):
+            lines.append(name + b": " + value + b"\r\n")
+        self.transport.write(b"".join(lines) + b"connection: close\r\n\r\n" + answer.body)
+        self.transport.close()
+
+
+class Worker(UvicornWorker):
+    """One process of the server."""
+
+    CONFIG_KWARGS = {
+        "loop": "uvloop",
+        "http": Protocol,
+        "ws": "none",
+        "lifespan": "on",
+        "proxy_headers": False,  # X-Forwarded-* is judged by us, from configured peers only
+        "server_header": False,
+        "date_header": False,  # an upstream's Date passes; ours is added where there is none
+        "access_log": False,
+        "timeout_graceful_shutdown": GRACEFUL_SECONDS,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("uvicorn.error", "uvicorn.access"):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [], True
+            logger.setLevel(logging.WARNING)
+
+
+class _PlainLogger(Logger):
+    """Gunicorn's messages go where all others go."""
+
+    def setup(self, _cfg: Any) -> None:
+        self.error_log.handlers, self.error_log.propagate = [], True
+        self.access_log.handlers, self.access_log.propagate = [], True
+        self.error_log.setLevel(logging.WARNING)
+
+
+class _Application(BaseApplication):
+    def __init__(self, factory: Callable[[], ASGIApp], options: dict[str, Any]) -> None:
+        self._factory = factory
+        self._options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> ASGIApp:
+        return self._factory()
+
+
+def serve(
+    factory: Callable[[], ASGIApp],
+    *,
+    name: str,
+    bind: str,
+    workers: int,
+    max_header_bytes: int = DEFAULT_HEADER_BYTES,
+    secure: bool = False,
+) -> None:
+    """Serve until a signal comes. `factory` is called in each worker process, after the fork.
+
+    Raises OSError, before anything is started, where the address cannot be listened on.
+    """
+    _probe(bind)
+    Protocol.max_header_bytes = max_header_bytes
+    Protocol.common = CommonHeaders(secure=secure)
+    log.info("starting", server=name, address=bind, workers=workers)
+    options = {
+        "bind": [bind],
+        "workers": workers,
+        "worker_class": Worker,
+        "logger_class": _PlainLogger,
+        "keepalive": KEEP_ALIVE_SECONDS,
+        "graceful_timeout": GRACEFUL_SECONDS + 5,
+        "proc_name": name,
+        "control_socket_disable": True,
+        "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
+    }
+    _Application(factory, options).run()
+
+
+def _probe(bind: str) -> None:
+    """Gunicorn would try an address in use for seconds and then fail with a stack trace."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(port)))

@@ -1,0 +1,35 @@
+"""How long a session lives: idle and absolute limits, enforced by us as well as by Redis. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bff.sessions.record import SessionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """The limits of every session, in seconds."""
+
+    idle: float
+    absolute: float
+
+    def slide_every(self) -> float:
+        """A slide is written when this much has passed: a tenth of the idle time, a minute at most."""
+        return min(self.idle / 10, 60.0)
+
+    def absolute_end(self, record: SessionRecord) -> float:
+        """When the session ends however busy it is: by its age, or when nothing can renew its token."""
+        end = record.meta.created + self.absolute
+        tokens_end = record.tokens.ends_at()
+        return end if tokens_end is None else min(end, tokens_end)
+
+    def ends_at(self, record: SessionRecord, last_seen: float) -> float:
+        """When a session that was last seen then ends, if nobody comes before."""
+        return min(last_seen + self.idle, self.absolute_end(record))
+
+    def live(self, record: SessionRecord, now: float) -> bool:
+        return now < self.ends_at(record, record.last_seen)
+
+    def slide_due(self, record: SessionRecord, now: float) -> bool:
+        return now - record.last_seen >= self.slide_every()

@@ -1,0 +1,140 @@
+"""How a session lies in Redis: one hash, written and read the same way by both planes. Pure.
+
+    {prefix}{SHA-256 of the session id}     the id itself is known to the cookie alone
+      m     metadata, written once: when, how and by whom the session began
+      s     last seen
+      g     generation of the tokens
+      t     the tokens, sealed
+      d:*   one sealed field for each key of the Flask session
+
+Separate fields, so that a slide or a slow request can never write an old token set back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bff.errors import StoreUnavailable
+from bff.sealing import Keyring, NotAuthentic, UnknownKey
+from bff.tokens import TokenSet
+
+SID_BYTES = 32
+_SID = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+DATA = b"d:"
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What never changes about a session. Times are seconds since the epoch.
+
+    `user` is a hash of issuer and subject, `provider_sids` keyed hashes of the provider's session id.
+    """
+
+    created: float
+    auth_time: float
+    user: str
+    provider_sids: tuple[str, ...] = ()
+
+
+class SessionRecord(msgspec.Struct, frozen=True):
+    """A session as read; `data` is empty where only the tokens were asked for.
+
+    `head` is the metadata as it lies in Redis: every seal names it byte for byte.
+    """
+
+    key: str
+    head: bytes
+    meta: Meta
+    last_seen: float
+    generation: int
+    tokens: TokenSet
+    data: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<SessionRecord generation={self.generation}>"
+
+
+def new_sid() -> str:
+    """A session id: 256 random bits, base64url."""
+    return secrets.token_urlsafe(SID_BYTES)
+
+
+def well_formed(sid: str) -> bool:
+    """Whether a cookie's value can be a session id at all: nothing else is hashed or looked up."""
+    return _SID.match(sid) is not None
+
+
+def digest(sid: str) -> str:
+    """The public name of a session: a stolen dump of Redis, or a list of sessions, opens none."""
+    return hashlib.sha256(sid.encode()).hexdigest()
+
+
+def logout_sid(sid: str) -> str:
+    """What the sign-out link carries: bound to the session, of no use as its cookie."""
+    return hashlib.sha256(b"bff sign-out " + sid.encode()).hexdigest()
+
+
+def user_hash(issuer: str, subject: str) -> str:
+    """The name of a user in Redis. The length keeps (issuer, subject) pairs apart."""
+    return hashlib.sha256(f"{len(issuer)} {issuer} {subject}".encode()).hexdigest()
+
+
+class Codec:
+    """Fields of a session hash to records and back."""
+
+    def __init__(self, keyring: Keyring, prefix: str) -> None:
+        """`prefix` begins every key in Redis."""
+        self.keyring = keyring
+        self._prefix = prefix
+        self._tokens = msgspec.msgpack.Decoder(TokenSet)
+        self._meta = msgspec.json.Decoder(Meta)
+
+    def key(self, session: str) -> str:
+        """The Redis key of a session by its digest, hash-tagged: all of its keys share one slot."""
+        return f"{self._prefix}{{{session}}}"
+
+    def seal(self, key: str, field: bytes, meta: bytes, value: Any) -> bytes:
+        """A field's value, sealed to its place: the associated data name key, field and metadata."""
+        return self.keyring.seal("session", msgspec.msgpack.encode(value), _place(key, field, meta))
+
+    def read(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
+        """The record of a hash; None where there is none. Raises StoreUnavailable if it does not open."""
+        try:
+            meta = fields[b"m"]
+            return SessionRecord(
+                key=key,
+                head=meta,
+                meta=self._meta.decode(meta),
+                last_seen=float(fields[b"s"]),
+                generation=int(fields[b"g"]),
+                tokens=self._tokens.decode(self._open(key, b"t", meta, fields[b"t"])),
+                data={
+                    name[len(DATA) :].decode(): msgspec.msgpack.decode(self._open(key, name, meta, value))
+                    for name, value in fields.items()
+                    if name.startswith(DATA)
+                },
+            )
+        except KeyError:
+            return None
+        except UnknownKey:
+            raise StoreUnavailable(
+                "The session cannot be opened at the moment.",
+                reason="a session is sealed under a key that BFF_SECRET_KEYS does not hold: put the key back",
+            ) from None
+        except (NotAuthentic, msgspec.DecodeError, ValueError):
+            raise StoreUnavailable(
+                "The session cannot be opened at the moment.",
+                reason="a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?",
+            ) from None
+
+    def _open(self, key: str, field: bytes, meta: bytes, record: bytes) -> bytes:
+        return self.keyring.open("session", record, _place(key, field, meta))
+
+
+def _place(key: str, field: bytes, meta: bytes) -> bytes:
+    return b"\0".join((key.encode(), field, meta))

@@ -1,0 +1,276 @@
+"""The token store: every shared write is one script that decides on the server.
+
+Nothing is ever written where the hash is gone, so that no slow request and no late refresh brings a
+signed-out session back; tokens are saved by generation (compare and set), so that an old set never
+replaces a newer one. Each script may reach Redis twice (the client repeats what went unanswered) and
+says the same both times.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from redis.exceptions import RedisError
+
+from bff.errors import StoreUnavailable
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import DATA, Codec, Meta, SessionRecord
+from bff.tokens import Clock, TokenSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+    import redis.asyncio
+
+SLIDE = """
+local seen = redis.call('HGET', KEYS[1], 's')
+if not seen then return 0 end
+if tonumber(ARGV[1]) > tonumber(seen) then redis.call('HSET', KEYS[1], 's', ARGV[1]) end
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return 1
+"""
+
+_SAVE_TOKENS = """
+local g = redis.call('HGET', KEYS[1], 'g')
+if not g then return 'gone' end
+if g ~= ARGV[1] then return 'newer' end
+redis.call('HSET', KEYS[1], 't', ARGV[2], 'g', g + 1)
+return 'saved'
+"""
+
+_SAVE_DATA = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for i = 1, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i])
+  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+return 1
+"""
+
+_END = """
+local fields = redis.call('HGETALL', KEYS[1])
+redis.call('DEL', KEYS[1], KEYS[2])
+return fields
+"""
+
+_END_IF = """
+if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1], KEYS[2])
+"""
+
+_LEASE = """
+local g = redis.call('HGET', KEYS[1], 'g')
+if not g then return 'gone' end
+if g ~= ARGV[1] then return 'newer' end
+if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return 'yours' end
+local owner = redis.call('GET', KEYS[2])
+if owner == ARGV[2] then return 'yours' end
+if owner == 'pause' then return 'pause' end
+return 'held'
+"""
+
+_CLAIM = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+"""
+
+_RELEASE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) > 0 and redis.call('EXISTS', KEYS[1]) == 1
+then redis.call('SET', KEYS[2], 'pause', 'PX', ARGV[2])
+else redis.call('DEL', KEYS[2]) end
+return 1
+"""
+
+
+class Saved(enum.Enum):
+    """What became of a token set that was to be saved."""
+
+    SAVED = b"saved"
+    GONE = b"gone"
+    """The session has ended meanwhile: sign-out wins, and the set must be revoked."""
+    NEWER = b"newer"
+    """Somebody saved another set first."""
+
+
+class Lease(enum.Enum):
+    """The answer to the wish to refresh a session's tokens."""
+
+    YOURS = b"yours"
+    HELD = b"held"
+    """Another process is at it."""
+    PAUSE = b"pause"
+    """A refresh ended a moment ago, well or badly; the next one has to wait."""
+    GONE = b"gone"
+    NEWER = b"newer"
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Whatever Redis does wrong is one thing to a caller: come back in a moment, nothing is lost."""
+    try:
+        yield
+    except RedisError as error:
+        raise StoreUnavailable(
+            "Sessions cannot be read at the moment; you are still signed in. Please try again.",
+            reason=f"Redis: {type(error).__name__}",
+        ) from error
+
+
+class SessionStore:
+    """Sessions in Redis, for threads. Every method may raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, codec: Codec, lifetime: Lifetime, clock: Clock) -> None:
+        self._client = client
+        self.codec = codec
+        self.lifetime = lifetime
+        self.clock = clock
+        self._save_tokens = client.register_script(_SAVE_TOKENS)
+        self._save_data = client.register_script(_SAVE_DATA)
+        self._slide = client.register_script(SLIDE)
+        self._end = client.register_script(_END)
+        self._end_if = client.register_script(_END_IF)
+        self._lease = client.register_script(_LEASE)
+        self._claim = client.register_script(_CLAIM)
+        self._release = client.register_script(_RELEASE)
+
+    def begin(self, session: str, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]) -> SessionRecord:
+        """Write a new session under its digest."""
+        key, now, head = self.codec.key(session), self.clock(), msgspec.json.encode(meta)
+        record = SessionRecord(key, head, meta, now, 1, tokens, dict(data))
+        fields = {b"m": head, b"s": repr(now), b"g": "1", b"t": self.codec.seal(key, b"t", head, tokens)}
+        for name, value in data.items():
+            field = DATA + name.encode()
+            fields[field] = self.codec.seal(key, field, head, value)
+        with store_errors():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.delete(key)
+            pipeline.hset(key, mapping=fields)  # type: ignore[arg-type]
+            pipeline.pexpireat(key, _milliseconds(self.lifetime.ends_at(record, now)))
+            pipeline.execute()
+        return record
+
+    def load(self, session: str) -> SessionRecord | None:
+        """The live session of that digest with all its data; None if it has ended."""
+        key = self.codec.key(session)
+        with store_errors():
+            fields: dict[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
+        return self._live(key, fields)
+
+    def slide(self, record: SessionRecord) -> float:
+        """Extend the idle time from now; the new end, in seconds since the epoch."""
+        now = self.clock()
+        end = self.lifetime.ends_at(record, now)
+        with store_errors():
+            self._slide(keys=[record.key], args=[repr(now), _milliseconds(end)])
+        return end
+
+    def save_data(self, record: SessionRecord, changes: Mapping[str, Any]) -> bool:
+        """Write changed keys of the Flask session (None deletes one); False where the session is gone."""
+        args: list[bytes] = []
+        for name, value in changes.items():
+            field = DATA + name.encode()
+            args += [field, b"" if value is None else self.codec.seal(record.key, field, record.head, value)]
+        with store_errors():
+            return bool(self._save_data(keys=[record.key], args=args))
+
+    def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
+        """Replace the token set of exactly that generation."""
+        sealed = self.codec.seal(record.key, b"t", record.head, tokens)
+        with store_errors():
+            return Saved(self._save_tokens(keys=[record.key], args=[record.generation, sealed]))
+
+    def end(self, session: str) -> SessionRecord | None:
+        """Delete a session, whatever state it is in; what it held, if that opens, for revocation."""
+        key = self.codec.key(session)
+        with store_errors():
+            flat: list[bytes] = self._end(keys=_pair(key))
+        try:
+            return self.codec.read(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+        except StoreUnavailable:  # sealed under a missing key: signing out works even then
+            return None
+
+    def end_if_current(self, record: SessionRecord) -> bool:
+        """Delete a session unless its tokens have been replaced since `record` was read."""
+        with store_errors():
+            return bool(self._end_if(keys=_pair(record.key), args=[record.generation]))
+
+    def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
+        """Ask for the sole right to refresh this generation of tokens, for so long."""
+        with store_errors():
+            args: list[str | int] = [record.generation, owner, _milliseconds(seconds)]
+            return Lease(self._lease(keys=_pair(record.key), args=args))
+
+    def release(self, record: SessionRecord, owner: str, pause: float = 0) -> None:
+        """Give the right back, if it is still the owner's; nobody gets it for `pause` seconds."""
+        with store_errors():
+            self._release(keys=_pair(record.key), args=[owner, _milliseconds(pause)])
+
+    def claim_once(self, name: str, seconds: int) -> bool:
+        """True for the first caller with that name within `seconds`, over all processes."""
+        with store_errors():
+            claim = secrets.token_bytes(16)  # told from another's where the client had to send it twice
+            return bool(self._claim(keys=[self.codec.key(name)], args=[claim, seconds]))
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable unless Redis takes a write and gives it back."""
+        key, value = self.codec.key("ready"), secrets.token_bytes(8)
+        with store_errors():
+            self._client.set(key, value, ex=60)
+            self._client.get(key)
+
+    def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
+        record = self.codec.read(key, fields)
+        return record if record is not None and self.lifetime.live(record, self.clock()) else None
+
+
+class SessionReader:
+    """The data plane's view: one round trip for a live session, and the slide."""
+
+    def __init__(self, client: redis.asyncio.Redis, codec: Codec, lifetime: Lifetime, clock: Clock) -> None:
+        self._client = client
+        self._codec = codec
+        self.lifetime = lifetime
+        self._clock = clock
+        self._slide = client.register_script(SLIDE)
+
+    async def load(self, session: str) -> SessionRecord | None:
+        """The live session of that digest with its tokens only. Raises StoreUnavailable."""
+        return await self.load_key(self._codec.key(session))
+
+    async def load_key(self, key: str) -> SessionRecord | None:
+        """The same by the Redis key."""
+        with store_errors():
+            values: list[Any] = await self._client.hmget(key, _READ)
+        fields = {name: value for name, value in zip(_READ, values, strict=True) if value is not None}
+        record = self._codec.read(key, fields)
+        return record if record is not None and self.lifetime.live(record, self._clock()) else None
+
+    async def slide_if_due(self, record: SessionRecord) -> None:
+        """Extend the idle time, as rarely as the lifetime says."""
+        now = self._clock()
+        if self.lifetime.slide_due(record, now):
+            end = _milliseconds(self.lifetime.ends_at(record, now))
+            with store_errors():
+                await self._slide(keys=[record.key], args=[repr(now), end])
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+_READ = [b"m", b"s", b"g", b"t"]
+
+
+def _pair(key: str) -> list[str]:
+    """A session's hash and its refresh lease: one slot, thanks to the hash tag."""
+    return [key, key + ":lease"]
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

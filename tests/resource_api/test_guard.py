@@ -1,0 +1,336 @@
+"""Views say who may call them, and a view that says nothing is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from flask.views import MethodView
+
+from bff.resource_api import (
+    AccessToken,
+    JWTValidator,
+    TokenRefused,
+    create_app,
+    current_token,
+    public,
+    requires,
+)
+from bff.resource_api.guard import UndeclaredViewError
+from bff.resource_api.jwt.claims import ClaimRules, judge
+from bff.resource_api.jwt.model import Reason, TokenProfile
+from bff.resource_api.settings import load
+from tests.forge import ABSENT, Forge, compact
+from tests.resource_api.conftest import Clock, bearer
+from tests.resource_api.issuer import LocalIssuer
+
+
+@pytest.fixture
+def validator(forge: Forge) -> JWTValidator:
+    """A validator for the forge's tokens."""
+    return JWTValidator(forge.issuer, client_ids={forge.client_id}, clock=Clock(forge.now))
+
+
+def flask_app() -> Flask:
+    """An API of one's own, made the ordinary way."""
+    app = Flask("tests")
+    app.testing = True
+
+    @app.get("/open")
+    @public
+    def open_view() -> str:
+        return "open"
+
+    @app.get("/mine/<int:number>")
+    @requires(scope="openid", groups=["readers"])
+    def mine(number: int) -> dict[str, Any]:
+        token = current_token()
+        return {"sub": token.sub, "number": number, "groups": sorted(token.groups)}
+
+    return app
+
+
+def test_a_protected_app_at_work(validator: JWTValidator, forge: Forge) -> None:
+    """Public views are open, others need the token, which the view can read."""
+    client = validator.protect(flask_app()).test_client()
+    assert client.get("/open").text == "open"
+    assert client.get("/mine/1").status_code == 401
+    answer = client.get("/mine/7", headers=bearer(forge.access_token()))
+    assert answer.get_json() == {
+        "sub": forge.access_claims()["sub"],
+        "number": 7,
+        "groups": ["readers"],
+    }
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Cache-Control" not in client.get("/open").headers
+
+
+def test_every_scope_and_every_group_is_needed(validator: JWTValidator, forge: Forge) -> None:
+    """One of two is not enough, and the challenge names the scopes."""
+    app = Flask("tests")
+
+    @app.get("/both")
+    @requires(scope="a b", groups=["x", "y"])
+    def both() -> str:
+        return "in"
+
+    client = validator.protect(app).test_client()
+    for scope, groups, status in [
+        ("a b", ["x", "y"], 200),
+        ("b a c", ["y", "x", "z"], 200),
+        ("a", ["x", "y"], 403),
+        ("a b", ["x"], 403),
+        ("a b", [], 403),
+        ("a b", ABSENT, 403),
+        ("a b", ["X", "Y"], 403),
+        ("a b", ["x y"], 403),
+    ]:
+        token = forge.access_token(scope=scope, **{"cognito:groups": groups})
+        answer = client.get("/both", headers=bearer(token))
+        assert answer.status_code == status, (scope, groups)
+        if status == 403:
+            challenge = answer.headers["WWW-Authenticate"]
+            assert challenge == 'Bearer error="insufficient_scope", scope="a b"'
+
+
+def test_undeclared_views_are_named_at_start(validator: JWTValidator) -> None:
+    """Forgetting the decorator is noticed before anybody calls."""
+    app = flask_app()
+    app.add_url_rule("/forgotten", "forgotten", lambda: "secret")
+    app.add_url_rule("/also", "also_forgotten", lambda: "secret")
+    with pytest.raises(UndeclaredViewError, match="also_forgotten, forgotten") as error:
+        validator.protect(app)
+    assert error.value.endpoints == ("also_forgotten", "forgotten")
+
+
+def test_a_static_folder_must_be_declared_too(validator: JWTValidator, tmp_path: Path) -> None:
+    """Flask's own view for files is a view like others, once there is a folder."""
+    (tmp_path / "x.txt").write_text("x")
+    app = Flask("tests", static_folder=str(tmp_path), static_url_path="/static")
+    with pytest.raises(UndeclaredViewError, match="static"):
+        validator.protect(app)
+    public(app.view_functions["static"])
+    with validator.protect(app).test_client().get("/static/x.txt") as answer:
+        assert answer.get_data() == b"x"
+
+
+def test_undeclared_views_are_refused(validator: JWTValidator, forge: Forge) -> None:
+    """A view added after the check is closed to everybody, with a token and without."""
+    app = validator.protect(flask_app())
+    app.add_url_rule("/late", "late", lambda: "secret", methods=["GET", "POST"])
+    client = app.test_client()
+    for method in ("GET", "HEAD", "POST", "OPTIONS"):
+        for headers in ({}, bearer(forge.access_token())):
+            answer = client.open("/late", method=method, headers=headers)
+            assert answer.status_code == 403
+            assert "secret" not in answer.text
+    assert client.get("/static/x.js").status_code == 403
+
+
+def test_without_a_validator_nobody_gets_in(forge: Forge) -> None:
+    """Forgetting `protect` closes the views instead of opening them."""
+    app = flask_app()
+    app.testing = False
+    answer = app.test_client().get("/mine/1", headers=bearer(forge.access_token()))
+    assert answer.status_code == 500
+
+
+def test_the_token_is_at_hand_only_behind_requires(validator: JWTValidator) -> None:
+    """In a public view there is no token, whatever the request carries."""
+    app = Flask("tests")
+
+    @app.get("/")
+    @public
+    def view() -> str:
+        with pytest.raises(RuntimeError):
+            current_token()
+        return "none"
+
+    assert validator.protect(app).test_client().get("/").text == "none"
+
+
+def test_class_based_views(validator: JWTValidator, forge: Forge) -> None:
+    """Flask's way of decorating a class works."""
+
+    class Orders(MethodView):
+        decorators = [requires(scope="openid")]
+
+        def get(self) -> str:
+            return current_token().client_id or ""
+
+    app = Flask("tests")
+    app.add_url_rule("/orders", view_func=Orders.as_view("orders"))
+    client = validator.protect(app).test_client()
+    assert client.get("/orders").status_code == 401
+    assert client.get("/orders", headers=bearer(forge.access_token())).text == "web-client"
+
+
+def test_a_form_is_still_there_for_the_view(validator: JWTValidator, forge: Forge) -> None:
+    """Looking for a token in a form takes nothing away from the view."""
+    app = Flask("tests")
+
+    @app.post("/raw")
+    @requires()
+    def raw() -> bytes:
+        return request.get_data()
+
+    @app.post("/form")
+    @requires()
+    def form() -> str:
+        return request.form["a"]
+
+    client = validator.protect(app).test_client()
+    headers = bearer(forge.access_token())
+    assert client.post("/raw", data={"a": "b"}, headers=headers).data == b"a=b"
+    assert client.post("/form", data={"a": "b"}, headers=headers).text == "b"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: requires(scope='a"b'),
+        lambda: requires(scope="a\\b"),
+        lambda: requires(scope="a  b"),
+        lambda: requires(scope=["a b"]),
+        lambda: requires(scope="a\nb"),
+        lambda: requires(groups="admins"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant(make: Callable[[], object]) -> None:
+    """A scope goes into a header, and one string is no list of groups."""
+    with pytest.raises(ValueError):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("issuer", "options"),
+    [
+        ("https://i.example", {}),
+        ("https://i.example", {"client_ids": []}),
+        ("https://i.example", {"client_ids": "abc"}),
+        ("https://i.example", {"client_ids": [""]}),
+        ("https://i.example", {"audience": ""}),
+        ("http://i.example", {"audience": "a"}),
+        ("i.example", {"audience": "a"}),
+        ("https://i.example?x", {"audience": "a"}),
+        ([], {"audience": "a"}),
+        ("https://i.example", {"audience": "a", "algorithms": []}),
+        ("https://i.example", {"audience": "a", "algorithms": ["HS256"]}),
+        ("https://i.example", {"audience": "a", "algorithms": ["none"]}),
+        ("https://i.example", {"audience": "a", "algorithms": "RS256"}),
+        ("https://i.example", {"audience": "a", "clock_skew_seconds": 301}),
+        ("https://i.example", {"audience": "a", "clock_skew_seconds": -1}),
+        ("https://i.example", {"audience": "a", "clock_skew_seconds": float("nan")}),
+        ("https://i.example", {"audience": "a", "profile": "any"}),
+    ],
+)
+def test_a_validator_that_would_let_in_too_much(issuer: Any, options: dict[str, Any]) -> None:
+    """Arguments that cannot be meant are refused when the validator is made."""
+    with pytest.raises(ValueError):
+        JWTValidator(issuer, **options)
+
+
+def test_the_example_api_declares_every_view() -> None:
+    """The check runs over the weather API when it is built."""
+    app = create_app(load({"API_ISSUER": "https://i.example", "API_CLIENT_IDS": "c"}))
+    assert set(app.view_functions) == {
+        "health.live",
+        "health.ready",
+        "weather.weather",
+        "weather.weather_admin",
+    }
+
+
+@pytest.mark.parametrize(
+    ("audience", "client_ids", "changes", "reason"),
+    [
+        ("api", (), {"aud": "api"}, None),
+        ("api", (), {"aud": ["x", "api"]}, None),
+        ("api", (), {"aud": "api", "client_id": "anybody"}, None),
+        ("api", ("c",), {"aud": "api", "client_id": "c"}, None),
+        ("api", ("c",), {"aud": "api", "client_id": "d"}, Reason.CLIENT),
+        ("api", ("c",), {"aud": "apis", "client_id": "c"}, Reason.AUDIENCE),
+        ("api", (), {"aud": ABSENT}, Reason.AUDIENCE),
+        ("api", (), {"aud": []}, Reason.AUDIENCE),
+        ("api", (), {"aud": ""}, Reason.AUDIENCE),
+        ("api", (), {"aud": None}, Reason.AUDIENCE),
+        ("api", (), {"aud": "api "}, Reason.AUDIENCE),
+        ("api", (), {"aud": "an api"}, Reason.AUDIENCE),
+        ("api", (), {"aud": ["api", 1]}, Reason.AUDIENCE),
+        ("api", (), {"aud": {"api": 1}}, Reason.AUDIENCE),
+        ("api", (), {"aud": "api", "client_id": 1}, Reason.MALFORMED_CLAIM),
+    ],
+)
+def test_audience_and_client(
+    forge: Forge,
+    audience: str,
+    client_ids: tuple[str, ...],
+    changes: dict[str, Any],
+    reason: Reason | None,
+) -> None:
+    """Where an audience is set `aud` must contain it, and with clients set both must hold."""
+    validator = JWTValidator(forge.issuer, audience=audience, client_ids=client_ids, clock=Clock(forge.now))
+    assert outcome(validator, forge.access_token(**changes)) == reason
+
+
+@pytest.mark.parametrize(
+    ("header", "changes", "reason"),
+    [
+        ({"typ": "at+jwt"}, {"token_use": ABSENT}, None),
+        ({"typ": "AT+JWT"}, {"token_use": ABSENT}, None),
+        ({"typ": "application/at+jwt"}, {}, None),
+        ({"typ": "JWT"}, {}, Reason.NOT_AN_ACCESS_TOKEN),
+        ({}, {}, Reason.NOT_AN_ACCESS_TOKEN),
+        ({"typ": "at+jwt"}, {"token_use": "id"}, Reason.NOT_AN_ACCESS_TOKEN),
+        ({"typ": "at+jwt"}, {"iat": ABSENT}, Reason.TIME_CLAIM),
+    ],
+)
+def test_the_rfc_9068_profile(
+    forge: Forge, header: dict[str, Any], changes: dict[str, Any], reason: Reason | None
+) -> None:
+    """There the header says that it is an access token, and no claim can say so in its place."""
+    validator = JWTValidator(
+        forge.issuer, client_ids={forge.client_id}, profile="rfc9068", clock=Clock(forge.now)
+    )
+    assert outcome(validator, forge.access_token(forge.header(**header), **changes)) == reason
+
+
+def test_a_wider_allow_list(forge: Forge, issuer: LocalIssuer) -> None:
+    """RS512 is accepted where it is asked for, with the key that the issuer publishes for it."""
+    options: dict[str, Any] = {"client_ids": {forge.client_id}, "clock": Clock(forge.now)}
+    validator = JWTValidator(forge.issuer, algorithms=["RS256", "RS512"], **options)
+    token = compact(forge.header(alg="RS512"), forge.access_claims(), forge.signer.sign_sha512)
+    assert outcome(validator, token) is Reason.UNKNOWN_KEY
+    before = issuer.jwks
+    issuer.jwks = {"keys": [forge.signer.jwk(alg=ABSENT)]}
+    validator = JWTValidator(forge.issuer, algorithms=["RS256", "RS512"], **options)
+    assert outcome(validator, token) is None
+    assert outcome(validator, forge.access_token()) is None
+    issuer.jwks = before
+
+
+def outcome(validator: JWTValidator, token: str) -> Reason | None:
+    """Why the token is refused; `None` where it is accepted."""
+    try:
+        validator.validate(token)
+    except TokenRefused as refused:
+        return refused.reason
+    return None
+
+
+def test_the_token_type_is_frozen_and_discreet(forge: Forge) -> None:
+    """Nothing can be changed in a verified token, and its repr names nobody."""
+    rules = ClaimRules(TokenProfile.COGNITO, frozenset({"web-client"}), None, 60)
+    token = judge({}, forge.access_claims(), rules, forge.issuer, forge.now)
+    assert token.scopes == {"openid", "api://weather/access"}
+    assert (token.username, token.expires_at) == ("alice", forge.now + 3600)
+    assert token.sub not in repr(token)
+    assert "alice" not in repr(token)
+    with pytest.raises(AttributeError):
+        token.sub = "other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        token.claims["sub"] = "other"  # type: ignore[index]
+    assert isinstance(token, AccessToken)
