@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -208,24 +209,26 @@ def start(stack: Stack, plan: Plan, console: Console) -> None:
     redis_url = plan.environ.get("BFF_REDIS_URL") or start_redis(stack, plan.state)
     environ = {**plan.environ, "BFF_REDIS_URL": redis_url}
     if plan.local_idp:
-        stack.start(_python_part("idp", environ, f"http://{_reachable(plan.binds['idp'])}/health"))
-    stack.start(_python_part("api", environ, f"http://{_reachable(plan.binds['api'])}/health"))
+        stack.start(_python_part("idp", environ, "/health", urlsplit(plan.idp_public_url).netloc))
+    stack.start(_python_part("api", environ, "/health"))
     stack.await_ready()
-    stack.start(_python_part("bff", environ, f"http://{_reachable(plan.binds['bff'])}/health/ready"))
+    stack.start(_python_part("bff", environ, "/health/ready"))
     stack.await_ready()
 
 
-def _python_part(name: str, environ: dict[str, str], health: str) -> Part:
+def _python_part(name: str, environ: dict[str, str], health: str, host: str = "localhost") -> Part:
+    """A part that is a command of ours; it sees its own settings and nobody else's."""
     command = "serve" if name == "bff" else name
     mine = {k: v for k, v in environ.items() if not k.startswith(("BFF_", "API_", "IDP_"))}
-    prefixes = (f"{name.upper()}_", "BFF_ENV")
-    mine |= {k: v for k, v in environ.items() if k.startswith(prefixes)}
-    return Part(name, [sys.executable, "-m", "bff", command], mine, lambda: _answers(health))
+    mine |= {k: v for k, v in environ.items() if k.startswith((f"{name.upper()}_", "BFF_ENV"))}
+    url = f"http://{_reachable(environ[f'{name.upper()}_BIND'])}{health}"
+    return Part(name, [sys.executable, "-m", "bff", command], mine, lambda: _answers(url, host))
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, host: str) -> bool:
+    question = urllib.request.Request(url, headers={"Host": host})  # noqa: S310  an address of ours
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  an address of ours
+        with urllib.request.urlopen(question, timeout=5) as response:  # noqa: S310
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -288,8 +291,7 @@ def start_block(plan: Plan, redis: str) -> str:
         from bff.dev_idp import TEST_USERS
 
         lines.append("  Sign in as")
-        for user in TEST_USERS:
-            lines.append(f"    {user.email}  /  {user.password}   ({', '.join(user.groups)})")
+        lines += [f"    {each.email}  /  {each.password}   ({', '.join(each.groups)})" for each in TEST_USERS]
         lines.append("")
     lines.append(f"  Identity provider   {plan.idp_public_url if plan.local_idp else plan.issuer}")
     lines.append(f"  Resource API        {plan.environ['BFF_API_URL']}")
@@ -331,7 +333,7 @@ class Stack:
         self.leftovers: list[Path] = []
 
     def start(self, part: Part) -> None:
-        part.process = subprocess.Popen(
+        part.process = subprocess.Popen(  # noqa: S603  our own commands
             part.argv,
             env={**part.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,

@@ -77,24 +77,33 @@ def safe_return_url(value: str) -> str:
         raise BadRequest(_OUTSIDE) from None
     if len(octets) > MAX_RETURN_URL_BYTES:
         raise BadRequest("returnUrl is longer than 2,048 bytes.")
-    path = _resolve(re.split(r"[?#]", value, maxsplit=1)[0])
-    if not _RETURN_URL.match(value) or path.startswith("//") or _SCHEME.match(path):
+    paths = _readings(re.split(r"[?#]", value, maxsplit=1)[0])
+    if not _RETURN_URL.match(value) or any(path.startswith("//") or _SCHEME.match(path) for path in paths):
         raise BadRequest(_OUTSIDE)
-    if (path.lower() + "/").startswith("/bff/"):
+    if any((path.lower() + "/").startswith("/bff/") for path in paths):
         raise BadRequest("returnUrl must not lead to /bff/, or signing in could go round in circles.")
     return "".join(c if c.isascii() else quote(c) for c in value)
 
 
-def _resolve(path: str) -> str:
-    """`path` as the most lenient reader could take it: decoded, blanks dropped, dot segments resolved."""
-    segments: list[str] = []
+def _readings(path: str) -> tuple[str, str]:
+    """`path` with its dot segments resolved: as a browser does it, and as the most lenient reader could.
+
+    Both are needed: a browser splits before it decodes, so that `/x%2Fy/../bff/` leads to `/bff/`; who
+    decodes first, drops blanks and takes a backslash for a slash sees `/bff/` elsewhere.
+    """
     lenient = unquote(path, "latin-1").translate(_IGNORED).replace("\\", "/")
-    for segment in lenient.split("/")[1:]:
+    browser = [unquote(segment, "latin-1") for segment in path.split("/")]
+    return _resolve(browser), _resolve(lenient.split("/"))
+
+
+def _resolve(segments: list[str]) -> str:
+    kept: list[str] = []
+    for segment in segments[1:]:
         if segment == "..":
-            segments = segments[:-1]
+            kept = kept[:-1]
         elif segment != ".":
-            segments.append(segment)
-    return "/" + "/".join(segments)
+            kept.append(segment)
+    return "/" + "/".join(kept)
 
 
 def security_headers(*, secure: bool) -> list[tuple[str, str]]:

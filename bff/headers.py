@@ -28,7 +28,8 @@ NEVER_BACK = frozenset(
     b"set-cookie set-cookie2 server service-worker-allowed clear-site-data refresh connection keep-alive "
     b"proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
-"""What not even a route's own `response_headers` may let through."""
+"""What not even a route's own `response_headers` may let through; CORS headers neither."""
+_CORS = b"access-control-"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 
@@ -40,7 +41,7 @@ def upstream_headers(
 
     `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host.
     """
-    nominated = _nominated(head)
+    nominated = _nominated(head.values(b"connection"))
     passed = [(name, value) for name, value in head.headers if name in REQUEST and name not in nominated]
     passed += [
         (b"host", host),
@@ -54,25 +55,26 @@ def upstream_headers(
     return passed
 
 
-def _nominated(head: RequestHead) -> set[bytes]:
+def _nominated(connection: list[bytes]) -> set[bytes]:
     """Headers that `Connection` declares to be for this hop only (RFC 9110 §7.6.1).
 
     Content-Length is exempt: nominating it would have us send a body of unknown length.
     """
-    values = head.values(b"connection")
-    if not values:
+    if not connection:
         return set()
-    names = {part.strip().lower() for value in values for part in value.split(b",")}
+    names = {part.strip().lower() for value in connection for part in value.split(b",")}
     return names - {b"content-length"}
 
 
 def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
     """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
-    allowed = extra - NEVER_BACK
+    allowed = {name for name in extra - NEVER_BACK if not name.startswith(_CORS)}
+    nominated = _nominated([value for name, value in upstream if name == b"connection"])
     passed = [
         (name, value)
         for name, value in upstream
-        if name in RESPONSE or name.startswith(_RESPONSE_FAMILIES) or name in allowed
+        if (name in RESPONSE or name.startswith(_RESPONSE_FAMILIES) or name in allowed)
+        and name not in nominated
     ]
     if not any(name == b"cache-control" for name, _ in passed):
         passed.append((b"cache-control", b"no-store"))

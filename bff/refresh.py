@@ -113,9 +113,9 @@ class Refresher:
         owner = secrets.token_hex(8)
         until = self._clock() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
-            lease = await self._in_pool(self._lease, record, owner)
-            if lease is Lease.YOURS:
-                return await self._in_pool(self._redeem, record, owner)
+            lease = await self._in_pool(self._lease_and_redeem, record, owner)
+            if not isinstance(lease, Lease):
+                return lease
             if lease is Lease.GONE:
                 return LoginRequired()
             if lease is Lease.PAUSE or self._clock() >= until:
@@ -133,8 +133,10 @@ class Refresher:
     async def _in_pool(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
 
-    def _lease(self, record: SessionRecord, owner: str) -> Lease:
-        return self._store.lease(record, owner, self._deadline + LEASE_MARGIN_SECONDS)
+    def _lease_and_redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
+        """In one job: a lease that waited for a thread could run out before its redeem begins."""
+        lease = self._store.lease(record, owner, self._deadline + LEASE_MARGIN_SECONDS)
+        return self._redeem(record, owner) if lease is Lease.YOURS else lease
 
     def _redeem(self, record: SessionRecord, owner: str) -> Outcome:
         """With the lease in hand, which says that `record` holds the newest tokens: redeem and save."""
@@ -173,7 +175,9 @@ class Refresher:
             self._provider.revoke(tokens)
             return LoginRequired()
         self._release(record, owner, pause_after_refresh(tokens))
-        return Usable(tokens) if tokens.usable(self._clock()) else TryLater()
+        if tokens.usable(self._clock()):
+            return Usable(tokens)
+        return TryLater() if tokens.refresh_token else LoginRequired()
 
     def _release(self, record: SessionRecord, owner: str, pause: float) -> None:
         try:

@@ -128,7 +128,7 @@ class TrustedProxies:
         hops = [hop for value in head.values(b"x-forwarded-for") for hop in value.split(b",")]
         for hop in reversed(hops):
             try:
-                address = str(ip_address(_without_port(hop.strip(_BLANKS).decode("latin-1"))))
+                address = str(ip_address(_bare(hop.strip(_BLANKS).decode("latin-1"))))
             except ValueError:
                 return address
             if not self.trusts(address):
@@ -142,8 +142,13 @@ class TrustedProxies:
         return head.single(b"host")
 
 
-def _without_port(hop: str) -> str:
-    """Some proxies write `192.0.2.7:1234` or `[2001:db8::7]:1234`."""
+def _bare(hop: str) -> str:
+    """Without a port: some proxies write `192.0.2.7:1234` or `[2001:db8::7]:1234`.
+
+    A zone id may be any text to `ipaddress`, and means nothing on another machine: no address of ours.
+    """
+    if "%" in hop:
+        return ""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

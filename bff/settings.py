@@ -249,7 +249,7 @@ class Settings(BaseModel):
     @field_validator("api_url")
     @classmethod
     def _something_to_proxy(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and not info.data.get("routes"):
+        if value is None and info.data.get("routes") == ():  # missing where a route is malformed
             raise ValueError("is missing: the origin of the API behind /weather (or configure [[routes]])")
         return value
 

@@ -34,7 +34,7 @@ class BrowserSessions:
         now = self._clock()
         session = BrowserSession(sub, int(now))
         with self._storage.transaction() as db:
-            pass
+            db.execute("DELETE FROM browser_sessions WHERE digest = ?", (digest(replaces),))
             db.execute(
                 "INSERT INTO browser_sessions VALUES (?, ?, ?, ?)",
                 (digest(cookie), sub, session.auth_time, now + LIFETIME_SECONDS),

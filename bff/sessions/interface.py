@@ -80,12 +80,14 @@ class BFFSession(RedisSession):
 
     def become(self, sid: str, record: SessionRecord) -> None:
         """Turn into the session that has just begun."""
+        dict.clear(self)  # initialising a dict again keeps what was in it
         self.__init__(sid, came=True, record=record)  # type: ignore[misc]
         self.issue = True
 
     def vanish(self) -> None:
         """Turn into nobody's session, and have the browser drop the cookie."""
         came = self.came
+        dict.clear(self)
         self.__init__(None)  # type: ignore[misc]
         self.drop = came  # a request without the cookie (a foreign page's, say) must not delete it
 

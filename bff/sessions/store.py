@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 SLIDE = """
 local seen = redis.call('HGET', KEYS[1], 's')
 if not seen then return 0 end
-if tonumber(ARGV[1]) > tonumber(seen) then redis.call('HSET', KEYS[1], 's', ARGV[1]) end
-redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+if tonumber(ARGV[1]) > tonumber(seen) then
+  redis.call('HSET', KEYS[1], 's', ARGV[1])
+  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+end
 return 1
 """
 

@@ -103,6 +103,16 @@ def test_two_processes_on_one_state_file_share_the_truth(make: MakeBrowser) -> N
     assert one.refresh(refresh_token).get_json()["error"] == "invalid_grant"
 
 
+def test_two_processes_at_once_let_one_request_win(make: MakeBrowser) -> None:
+    """The state file decides between processes as the lock does between threads."""
+    browsers = [make(), make()]
+    for _ in range(5):
+        refresh_token = browsers[0].tokens()["refresh_token"]
+        turns = iter(browsers * 4)
+        answers = in_threads(8, lambda: next(turns).refresh(refresh_token).status_code)  # noqa: B023
+        assert sorted(answers) == [200] + [400] * 7
+
+
 def test_rotation_goes_on_and_on(browser: Browser, clock: Clock) -> None:
     """A chain of refreshes never repeats a token."""
     chain = [browser.tokens()["refresh_token"]]

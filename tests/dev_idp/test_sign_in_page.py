@@ -238,6 +238,8 @@ def test_sign_up_leads_from_page_to_page_to_tokens(browser: Browser, clock: Cloc
     assert claims["name"] == "Bo Berg"
     assert "cognito:groups" not in claims
     assert claims["auth_time"] == int(clock.now)
+    again = browser.post(f"/confirm?{urlencode(query)}", {**confirm, "code": ""})
+    assert again.location.startswith("/login?")
 
 
 def _sign_up(browser: Browser, **fields: str) -> str:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -74,6 +75,43 @@ def test_unusable_state_file_is_a_problem_and_stays_as_it_is(tmp_path: Path, kin
     (problem,) = caught.value.problems
     assert problem.startswith("IDP_STATE_FILE: ")
     assert b"precious" in path.read_bytes()
+
+
+def test_a_transaction_keeps_other_processes_waiting(make: MakeBrowser) -> None:
+    """What one has read can't be changed by another before it writes."""
+    one, other = (services(make().app).storage for _ in range(2))
+    begun = threading.Event()
+
+    def write() -> None:
+        begun.set()
+        with other.transaction() as db:
+            db.execute("UPDATE families SET revoked = 1")
+
+    writer = threading.Thread(target=write)
+    with one.transaction() as db:
+        db.execute("SELECT * FROM families").fetchall()
+        writer.start()
+        begun.wait()
+        writer.join(0.2)
+        assert writer.is_alive()
+        db.execute("UPDATE families SET revoked = 0")
+    writer.join()
+
+
+def test_a_failed_transaction_leaves_nothing_behind(browser: Browser) -> None:
+    """All or nothing, and the next one works."""
+    storage = services(browser.app).storage
+    browser.tokens()
+
+    def fail_half_way() -> None:
+        with storage.transaction() as db:
+            db.execute("DELETE FROM families")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with storage.transaction() as db:
+        assert db.execute("SELECT count(*) FROM families").fetchone() == (1,)
 
 
 def test_expired_state_is_forgotten_at_a_start(make: MakeBrowser, clock: Clock) -> None:

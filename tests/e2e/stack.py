@@ -1,0 +1,127 @@
+"""A live local stack for tests: `bff dev` on free ports, with a state directory of its own."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urljoin
+
+import requests
+
+START_SECONDS = 60
+CSRF = {"X-CSRF": "1"}
+ALICE, ADMIN, PASSWORD = "alice@example.com", "admin@example.com", "Passw0rd!"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass
+class LiveStack:
+    """`bff dev` as a process. Its output grows in `log`."""
+
+    state: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.ports[0]}"
+
+    @property
+    def idp_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[2]}"
+
+    @property
+    def log(self) -> str:
+        path = self.state / "output"
+        return path.read_text() if path.exists() else ""
+
+    def environ(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("BFF_", "API_", "IDP_"))}
+        binds = zip(("BFF_BIND", "API_BIND", "IDP_BIND"), self.ports, strict=True)
+        kept |= {name: f"127.0.0.1:{port}" for name, port in binds}
+        return kept | {"XDG_STATE_HOME": str(self.state)} | self.settings
+
+    def launch(self, *options: str) -> None:
+        """Start the process without waiting."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bff", "dev", *options],
+                env=self.environ(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start(self, *options: str) -> LiveStack:
+        """Start, and wait for the start block."""
+        before = self.log.count("The BFF is ready")
+        self.launch(*options)
+        until = time.monotonic() + START_SECONDS
+        while self.log.count("The BFF is ready") == before:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < until, self.log
+            time.sleep(0.05)
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop by a signal; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def children(self) -> list[str]:
+        """Command lines of processes that carry this stack's state directory in their environment."""
+        mark = f"XDG_STATE_HOME={self.state}".encode()
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and int(process.name) != os.getpid():
+                try:
+                    if mark in (process / "environ").read_bytes().split(b"\0"):
+                        found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                except OSError:
+                    continue
+        return found
+
+
+def sign_in(
+    url: str, username: str = ALICE, password: str = PASSWORD, return_url: str = "/"
+) -> requests.Session:
+    """A browser's session after the sign-in, by HTTP alone."""
+    browser = requests.Session()
+    answer = browser.get(f"{url}/bff/login", params={"returnUrl": return_url}, timeout=20)
+    answer = submit(browser, answer, username=username, password=password)
+    assert answer.status_code == 200, answer.text
+    assert f"url={html.escape(return_url)}" in answer.text, answer.text
+    return browser
+
+
+def submit(browser: requests.Session, page: requests.Response, **fields: str) -> requests.Response:
+    """Fill in the form of a page and follow where it leads."""
+    form = re.search(r"<form[^>]*>.*?</form>", page.text, re.DOTALL)
+    assert form is not None, page.text
+    action = re.search(r'<form[^>]*action="([^"]*)"', form[0])
+    hidden = re.findall(r'<input[^>]*name="([^"]+)"[^>]*value="([^"]*)"', form[0])
+    data = {html.unescape(name): html.unescape(value) for name, value in hidden} | fields
+    target = urljoin(page.url, html.unescape(action[1])) if action else page.url
+    return browser.post(target, data=data, timeout=20)
