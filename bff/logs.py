@@ -32,6 +32,7 @@ def configure(level: str, form: str) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
+        shared.append(_one_line)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -53,3 +54,10 @@ def configure(level: str, form: str) -> None:
 
 def _drop_empty(_logger: Any, _method: str, event: Any) -> Any:
     return {key: value for key, value in event.items() if value is not None}
+
+
+def _one_line(_logger: Any, _method: str, event: Any) -> Any:
+    """What a user typed must neither forge a line of a text log nor steer the terminal."""
+    text = str(event.get("event", ""))
+    event["event"] = "".join(char if char.isprintable() else "?" for char in text)
+    return event

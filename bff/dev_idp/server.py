@@ -10,7 +10,6 @@ from bff.dev_idp import (
     discovery,
     endpoints,
     grants,
-    logs,
     oauth,
     services,
     sign_in,
@@ -34,7 +33,6 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fl
 
     `clock` gives seconds since 1970. Raises `SettingsError` when the state file can't be used.
     """
-    logs.configure(settings.log_level, settings.log_format)
     oauth.keep_tokens_out_of_logs()
     app = Flask("bff.dev_idp")
     app.config["MAX_CONTENT_LENGTH"] = _LARGEST_BODY

@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bff.dev_idp import logs
 from tests.dev_idp.conftest import MakeBrowser
 from tests.dev_idp.flow import (
     ADMIN,
@@ -210,10 +209,11 @@ def test_two_open_pages_share_the_form_cookie(browser: Browser) -> None:
     assert "Set-Cookie" not in pages[1].headers
 
 
-def test_sign_up_leads_from_page_to_page_to_tokens(browser: Browser, clock: Clock) -> None:
+def test_sign_up_leads_from_page_to_page_to_tokens(
+    browser: Browser, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """Link, form, confirmation code (on the page and in the log), and on to the client."""
-    output = StringIO()
-    logs.configure("info", "text", output)
+    caplog.set_level(logging.INFO, "bff.dev_idp")
     query = request_parameters()
     link = re.search(r'href="(/signup\?[^"]+)"', browser.get("/login", **query).text)
     assert link is not None
@@ -224,8 +224,8 @@ def test_sign_up_leads_from_page_to_page_to_tokens(browser: Browser, clock: Cloc
     page = browser.post(url, {**fields, "form_token": token})
     code = re.search(r'<code class="code">(\d{6})</code>', page.text)
     assert code is not None
-    assert f"bo@example.com: {code[1]}" in output.getvalue()
-    assert "Secret-123" not in output.getvalue()
+    assert f"bo@example.com: {code[1]}" in caplog.text
+    assert "Secret-123" not in caplog.text
     confirm = {"form_token": token, "ticket": hidden(page, "ticket")}
     wrong = browser.post(f"/confirm?{urlencode(query)}", {**confirm, "code": "no"})
     assert wrong.status_code == 200
@@ -313,7 +313,6 @@ def test_ticket_of_another_browser_is_worth_nothing(browser: Browser, make: Make
 def test_no_secret_in_the_log(browser: Browser) -> None:
     """A whole flow at DEBUG, Authlib's lines included, shows no token, code or password."""
     output = StringIO()
-    logs.configure("debug", "text", output)
     handler = logging.StreamHandler(output)
     root = logging.getLogger()
     level = root.level

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
-
 import pytest
 
-from bff.resource_api import logs
 from bff.resource_api.settings import Settings, SettingsError, load, variable_of
 
 GOOD = {"API_ISSUER": "https://issuer.example/pool", "API_CLIENT_IDS": "web-client"}
@@ -173,29 +169,6 @@ def test_settings_are_frozen() -> None:
     """What was read at start holds until the end."""
     with pytest.raises(ValueError):
         load(GOOD).scope = "other"
-
-
-@pytest.mark.parametrize("log_format", ["json", "text"])
-def test_the_log_is_one_line_an_event(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In either format, at the level that was asked for; a message cannot add a JSON line."""
-    logger = logging.getLogger(logs.LOGGER)
-    before = (logger.handlers, logger.level, logger.propagate)
-    try:
-        logs.configure(load({**GOOD, "API_LOG_FORMAT": log_format, "API_LOG_LEVEL": "warning"}))
-        logs.configure(load({**GOOD, "API_LOG_FORMAT": log_format, "API_LOG_LEVEL": "warning"}))
-        logger.info("too quiet")
-        logger.error("two\nlines", exc_info=KeyError("why"))
-    finally:
-        logger.handlers, logger.level, logger.propagate = before
-    written = capsys.readouterr().err
-    assert "too quiet" not in written
-    if log_format == "json":
-        (line,) = written.splitlines()
-        entry = json.loads(line)
-        assert (entry["level"], entry["event"], entry["logger"]) == ("error", "two\nlines", logs.LOGGER)
-        assert "KeyError" in entry["exception"]
-    else:
-        assert written.count("ERROR") == 1
 
 
 def test_settings_print_nothing_odd() -> None:
