@@ -106,6 +106,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
+        release=client.close,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from bff import __version__
+from bff._version import __version__
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -106,10 +106,12 @@ def idp() -> None:
     Configured by IDP_* variables.
     """
     from bff.dev_idp import settings as idp_settings
+    from bff.dev_idp.storage import open_storage
     from bff.logs import configure
     from bff.serving import serve as run
 
     settings = _load(idp_settings.load, idp_settings.SettingsError)
+    _load(lambda _environ: open_storage(settings.state_file).close(), idp_settings.SettingsError)
     configure(settings.log_level, settings.log_format)
 
     def factory() -> Any:

@@ -70,9 +70,11 @@ class DataPlane:
         provider_ready: Callable[[], Awaitable[None]],
         render_page: RenderPage,
         max_body_bytes: int,
+        release: Callable[[], None],
     ) -> None:
         """`control` is the control plane; `provider_ready` waits until the provider is known, or is not
-        to be had, without holding a thread for each waiting request."""
+        to be had, without holding a thread for each waiting request; `release` closes at shutdown what the
+        control plane holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
         self._guard = guard
@@ -86,6 +88,7 @@ class DataPlane:
         self._provider_ready = provider_ready
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
+        self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -223,6 +226,7 @@ class DataPlane:
                 await self._refresher.drain()
                 self._upstreams.close()
                 await self._reader.close()
+                self._release()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

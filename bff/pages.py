@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Blueprint, Flask, Response, jsonify, render_template
 
-from bff import __version__
+from bff._version import __version__
 from bff.errors import (
     CSRFRequired,
     PublicError,

@@ -15,7 +15,7 @@ from bff.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
 from bff.settings import RouteSettings, Settings, SettingsError
 
-_PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?\Z(?<=.)")
+_PLAIN = re.compile(rb"(?=/)(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?\Z")
 _PATH = re.compile(rb"/[\x21-\x7e]*\Z")
 _QUERY = re.compile(rb"[\x21-\x7e]*\Z")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")

@@ -26,6 +26,7 @@ from bff.errors import (
 )
 from bff.provider import id_token
 from bff.provider.cache import Cached
+from bff.provider.client_auth import client_auth
 from bff.provider.id_token import Identity
 from bff.provider.metadata import Metadata, fetch_jwks, fetch_metadata
 from bff.provider.transport import BoundedAdapter, mount
@@ -323,8 +324,8 @@ class Provider:
         session = OAuth2Session(
             client_id=settings.oidc_client_id,
             client_secret=settings.oidc_client_secret.get_secret_value(),
-            token_endpoint_auth_method=settings.oidc_client_auth,
-            revocation_endpoint_auth_method=settings.oidc_client_auth,
+            token_endpoint_auth_method=client_auth(settings),
+            revocation_endpoint_auth_method=client_auth(settings),
             scope=" ".join(settings.oidc_scope) if scope else None,
             redirect_uri=settings.redirect_uri,
             code_challenge_method="S256",

@@ -38,7 +38,7 @@ def connect(url: str, *, connections: int) -> redis.Redis:
         retry=Retry(ExponentialBackoff(**_BACKOFF), 2),
         **options,
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # closed with the client
 
 
 def connect_async(url: str, *, connections: int) -> redis.asyncio.Redis:
@@ -53,4 +53,4 @@ def connect_async(url: str, *, connections: int) -> redis.asyncio.Redis:
         retry=AsyncRetry(ExponentialBackoff(**_BACKOFF), 2),
         **options,
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)  # closed with the client

@@ -1,0 +1,97 @@
+"""`bff dev`: the local stack as processes of its own, started in order, watched, and stopped together."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from bff.devstack.plan import Plan, make_plan, reachable
+from bff.devstack.processes import Console, Part, Stack, StackFailed
+from bff.devstack.redis import start_redis
+
+
+class Stopped(Exception):
+    """A signal asked us to stop."""
+
+
+def run(environ: Mapping[str, str], *, reset: bool) -> int:
+    """Start everything and wait. The exit status: 0 after a signal, 1 where something is wrong."""
+    console = Console()
+    if environ.get("BFF_ENV", "development") != "development":
+        console.say("bff dev is for development; for production, see `bff serve --help`")
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    stack = Stack(console)
+    try:
+        plan = make_plan(environ, reset=reset)
+        start(stack, plan, console)
+        console.say(start_block(plan, stack.redis))
+        stack.watch()
+    except Stopped:
+        console.say("stopping")
+        return 0
+    except StackFailed as error:
+        console.say(f"bff: {error}")
+        return 1
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment and is not to be cut short
+        stack.stop()
+    return 0
+
+
+def _stop(_number: int, _frame: Any) -> None:
+    raise Stopped
+
+
+def start(stack: Stack, plan: Plan, console: Console) -> None:
+    """Start the parts in the order in which they need each other. Raises StackFailed."""
+    console.say("starting the local stack …")
+    redis_url = plan.environ.get("BFF_REDIS_URL") or start_redis(stack, plan.state)
+    environ = {**plan.environ, "BFF_REDIS_URL": redis_url}
+    if plan.local_idp:
+        stack.start(_python_part("idp", environ, "/health", urlsplit(plan.idp_public_url).netloc))
+    stack.start(_python_part("api", environ, "/health"))
+    stack.await_ready()
+    stack.start(_python_part("bff", environ, "/health/ready"))
+    stack.await_ready()
+
+
+def _python_part(name: str, environ: dict[str, str], health: str, host: str = "localhost") -> Part:
+    """A part that is a command of ours; it sees its own settings and nobody else's."""
+    command = "serve" if name == "bff" else name
+    mine = {k: v for k, v in environ.items() if not k.startswith(("BFF_", "API_", "IDP_"))}
+    mine |= {k: v for k, v in environ.items() if k.startswith((f"{name.upper()}_", "BFF_ENV"))}
+    url = f"http://{reachable(environ[f'{name.upper()}_BIND'])}{health}"
+    return Part(name, [sys.executable, "-m", "bff", command], mine, lambda: _answers(url, host))
+
+
+def _answers(url: str, host: str) -> bool:
+    question = urllib.request.Request(url, headers={"Host": host})  # noqa: S310  an address of ours
+    try:
+        with urllib.request.urlopen(question, timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def start_block(plan: Plan, redis: str) -> str:
+    """What a person wants to know when everything runs."""
+    lines = ["", f"  The BFF is ready:   {plan.public_url}", ""]
+    if plan.local_idp:
+        from bff.dev_idp import TEST_USERS
+
+        lines.append("  Sign in as")
+        lines += [f"    {each.email}  /  {each.password}   ({', '.join(each.groups)})" for each in TEST_USERS]
+        lines.append("")
+    lines.append(f"  Identity provider   {plan.idp_public_url if plan.local_idp else plan.issuer}")
+    lines.append(f"  Resource API        {plan.environ['BFF_API_URL']}")
+    lines.append(f"  Sessions            {(plan.environ.get('BFF_REDIS_URL') and 'your Redis') or redis}")
+    lines += ["", "  Stop with Ctrl-C.", ""]
+    return "\n".join(lines)
