@@ -7,16 +7,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from bff.devstack.plan import Plan, make_plan, reachable
-from bff.devstack.processes import Console, Part, Stack, StackFailed
+from bff.devstack.processes import Console, Part, Stack, StackFailed, Stopped
 from bff.devstack.redis import start_redis
-
-
-class Stopped(Exception):
-    """A signal asked us to stop."""
 
 
 def run(environ: Mapping[str, str], *, reset: bool) -> int:
@@ -25,9 +20,9 @@ def run(environ: Mapping[str, str], *, reset: bool) -> int:
     if environ.get("BFF_ENV", "development") != "development":
         console.say("bff dev is for development; for production, see `bff serve --help`")
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     stack = Stack(console)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stack.ask_to_stop)
     try:
         plan = make_plan(environ, reset=reset)
         start(stack, plan, console)
@@ -40,21 +35,16 @@ def run(environ: Mapping[str, str], *, reset: bool) -> int:
         console.say(f"bff: {error}")
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment and is not to be cut short
-        stack.stop()
+        stack.stop()  # a second signal leaves another note: stopping is not cut short
     return 0
-
-
-def _stop(_number: int, _frame: Any) -> None:
-    raise Stopped
 
 
 def start(stack: Stack, plan: Plan, console: Console) -> None:
     """Start the parts in the order in which they need each other. Raises StackFailed."""
     console.say("starting the local stack …")
-    redis_url = plan.environ.get("BFF_REDIS_URL") or start_redis(stack, plan.state)
-    environ = {**plan.environ, "BFF_REDIS_URL": redis_url}
+    environ = dict(plan.environ)
+    if plan.own_redis:
+        environ["BFF_REDIS_URL"] = start_redis(stack, plan.state)
     if plan.local_idp:
         stack.start(_python_part("idp", environ, "/health", urlsplit(plan.idp_public_url).netloc))
     stack.start(_python_part("api", environ, "/health"))

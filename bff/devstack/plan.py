@@ -24,6 +24,7 @@ class Plan:
     issuer: str
     idp_public_url: str
     local_idp: bool
+    own_redis: bool
     environ: dict[str, str] = field(repr=False)
     lock: int
     """A descriptor that holds the state directory's lock as long as it is open."""
@@ -68,7 +69,10 @@ def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
     defaults |= {f"{name.upper()}_BIND": bind for name, bind in binds.items()}
     # What is given in a file of its own, or in the TOML file, must not be outdone by a default.
     settings = {k: v for k, v in defaults.items() if k not in given and f"{k}_FILE" not in given}
-    return Plan(state, binds, public_url, issuer, idp_public_url, local, {**settings, **environ}, lock)
+    own_redis = not any(name in given for name in ("BFF_REDIS_URL", "BFF_REDIS_URL_FILE"))
+    return Plan(
+        state, binds, public_url, issuer, idp_public_url, local, own_redis, {**settings, **environ}, lock
+    )
 
 
 def _client(given: Mapping[str, str], state: Path) -> dict[str, str]:

@@ -20,6 +20,10 @@ STOP_SECONDS = 10.0
 _COLOURS = {"redis": 31, "idp": 35, "api": 36, "bff": 32}
 
 
+class Stopped(Exception):
+    """A signal asked us to stop."""
+
+
 class StackFailed(Exception):
     """The stack cannot go on; the argument says why and what helps."""
 
@@ -32,7 +36,14 @@ class Part:
     argv: list[str]
     environ: dict[str, str]
     ready: Callable[[], bool]
+    log: Path | None = None
+    """Where its lines go, if not to ours."""
     process: subprocess.Popen[str] | None = None
+
+    @property
+    def words(self) -> str:
+        """Where to read what it had to say."""
+        return f"its last lines, in {self.log}," if self.log else "its last lines above"
 
 
 class Console:
@@ -61,8 +72,13 @@ class Stack:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._parts: list[Part] = []
+        self._stopping = False
         self.redis = ""
         self.leftovers: list[Path] = []
+
+    def ask_to_stop(self, _number: int, _frame: object) -> None:
+        """A signal handler: it only leaves a note, so that no process is lost between fork and list."""
+        self._stopping = True
 
     def start(self, part: Part) -> None:
         part.process = subprocess.Popen(  # noqa: S603  our own commands
@@ -85,24 +101,27 @@ class Stack:
         until = time.monotonic() + START_SECONDS
         for part in self._parts:
             while not part.ready():
-                self._check_alive()
+                self._check()
                 if time.monotonic() > until:
+                    seconds = f"{START_SECONDS:.0f} s"
                     raise StackFailed(
-                        f"{part.name} does not answer after {START_SECONDS:.0f} s; see its lines above"
+                        f"{part.name} does not answer after {seconds}; {part.words} may say why"
                     )
                 time.sleep(0.05)
 
     def watch(self) -> None:
         """Wait until a part dies (StackFailed) or a signal comes (Stopped)."""
         while True:
-            self._check_alive()
-            time.sleep(0.2)
+            self._check()
+            time.sleep(0.1)
 
-    def _check_alive(self) -> None:
+    def _check(self) -> None:
+        if self._stopping:
+            raise Stopped
         for part in self._parts:
             if part.process is not None and (status := part.process.poll()) is not None:
                 time.sleep(0.2)  # let its last lines be printed
-                raise StackFailed(f"{part.name} ended (status {status}); its last lines above say why")
+                raise StackFailed(f"{part.name} ended (status {status}); {part.words} say why")
 
     def stop(self) -> None:
         """End all parts, the youngest first, and whatever they started."""

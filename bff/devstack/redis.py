@@ -27,9 +27,10 @@ def start_redis(stack: Stack, state: Path) -> str:
     stack.leftovers.append(directory)
     path = directory / "redis.sock"
     options = {"port": "0", "unixsocket": str(path), "unixsocketperm": "700", "dir": str(state)}
-    options |= {"appendonly": "yes", "save": "", "loglevel": "warning"}
+    log = state / "redis.log"
+    options |= {"appendonly": "yes", "save": "", "loglevel": "warning", "logfile": str(log)}
     argv = [executable, *(word for name, value in options.items() for word in (f"--{name}", value))]
-    stack.start(Part("redis", argv, dict(os.environ), lambda: _redis_answers(path)))
+    stack.start(Part("redis", argv, dict(os.environ), lambda: _redis_answers(path), log))
     stack.await_ready()
     return f"unix://{path}"
 
