@@ -36,7 +36,7 @@ lock: $(VENV)/.test ## resolve the dependencies anew and write the two lock file
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--upgrade -q pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
-wheel: $(VENV)/.test ## build the wheel into dist/
+wheel: $(VENV)/.run ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
 
 clean: ## remove what was installed and built here
