@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 from bff.errors import PROBLEM_JSON, PublicError, problem
-from bff.guard import DATA_POLICY, security_headers
+from bff.guard import DATA_POLICY, page_policy, security_headers
 from bff.request import Headers, RequestHead
 from bff.routes import Endpoint, Route
 
@@ -41,6 +41,7 @@ def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
         body, kind = problem(error), PROBLEM_JSON
     else:
         body, kind = render(error), "text/html; charset=utf-8"
+        headers += [(b"content-security-policy", page_policy().encode()), (b"referrer-policy", b"no-referrer")]
     headers += [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),

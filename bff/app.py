@@ -18,7 +18,7 @@ from bff.answers import error_answer
 from bff.attempts import Attempts
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
-from bff.guard import Guard, page_policy
+from bff.guard import Guard
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import ProviderGate
@@ -152,9 +152,6 @@ def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
         response = Response(answer.body, answer.status)
         for name, value in answer.headers:
             response.headers[name.decode()] = value.decode()
-        if admitted.page:
-            response.headers["Content-Security-Policy"] = page_policy()
-            response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
     flask.register_error_handler(Exception, handle)

@@ -127,6 +127,7 @@ class Auth:
         return self._finish(attempt, answer, cookies)
 
     def _finish(self, attempt: Attempt, answer: dict[str, str], cookies: dict[str, list[str]]) -> Response:
+        self.provider.check_issuer(answer)
         if attempt.prompt == "none" and answer.get("error") in SILENT:
             return self._onward(attempt)
         code = self.provider.check_response(answer)
@@ -285,7 +286,7 @@ def _parameter(name: str) -> str | None:
         return None
     if not 0 < len(value) <= _LONGEST_PARAMETER or not value.isprintable():
         raise BadRequest(f"{name} must be printable text of at most {_LONGEST_PARAMETER} characters.")
-    if name == "max_age" and not (value.isascii() and value.isdigit()):
+    if name == "max_age" and not (value.isascii() and value.isdigit() and len(value) < 10):
         raise BadRequest("max_age must be a number of seconds.")
     return value
 
@@ -303,7 +304,7 @@ def _public(claims: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _claim(name, member)
         for name, value in claims.items()
-        if name not in PROTOCOL_CLAIMS
+        if name not in PROTOCOL_CLAIMS and not name.startswith("bff:")  # our own word, not the provider's
         for member in (value if isinstance(value, list) else [value])
     ]
 

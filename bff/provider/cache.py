@@ -39,7 +39,7 @@ class Cached(Generic[T]):
         if not self.fresh():
             self._try(block=self._value is None)
         if self._value is None:
-            raise self._failure or ProviderUnavailable(reason="not known yet")
+            raise self._failure or ProviderUnavailable("Please try again shortly.", reason="not known yet")
         return self._value
 
     def renew(self) -> T:

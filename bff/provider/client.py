@@ -12,7 +12,7 @@ import requests
 import structlog
 from authlib.common.errors import AuthlibBaseError
 from authlib.common.security import generate_token
-from authlib.integrations.requests_client import OAuth2Session, OAuthError
+from authlib.integrations.requests_client import OAuthError
 
 from bff.attempts import LIFETIME_SECONDS, Attempt
 from bff.errors import (
@@ -29,6 +29,7 @@ from bff.provider.cache import Cached
 from bff.provider.client_auth import client_auth
 from bff.provider.id_token import Identity
 from bff.provider.metadata import Metadata, fetch_jwks, fetch_metadata
+from bff.provider.token_answer import TokenSession, token_set, word
 from bff.provider.transport import BoundedAdapter, mount
 from bff.settings import Settings
 from bff.tokens import Clock, TokenSet
@@ -109,6 +110,7 @@ class Provider:
             expires_at=now + LIFETIME_SECONDS,
             replaces=replaces,
             prompt=parameters.get("prompt"),
+            max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
         )
         with self._session() as session:
             url, _ = session.create_authorization_url(
@@ -122,18 +124,22 @@ class Provider:
 
     def check_response(self, response: Mapping[str, str]) -> str:
         """The code of an authorization response whose state has been matched. Raises SignInFailed."""
-        metadata = self.metadata.get()
-        issuer = response.get("iss")
-        if issuer is None and metadata.authorization_response_iss_parameter_supported:
-            raise ResponseInvalid(reason="iss is advertised and missing (RFC 9207 §2.4)")
-        if issuer is not None and issuer != metadata.issuer:
-            raise ResponseInvalid(reason="iss is another issuer: a mix-up attack, RFC 9207")
+        self.check_issuer(response)
         if "error" in response:
             raise refusal(response["error"])
         code = response.get("code")
         if not code:
             raise ResponseInvalid(reason="the response has neither code nor error")
         return code
+
+    def check_issuer(self, response: Mapping[str, str]) -> None:
+        """Refuse a response, error or not, of another issuer (RFC 9207 §2.4). Raises SignInFailed."""
+        metadata = self.metadata.get()
+        issuer = response.get("iss")
+        if issuer is None and metadata.authorization_response_iss_parameter_supported:
+            raise ResponseInvalid(reason="iss is advertised and missing")
+        if issuer is not None and issuer != metadata.issuer:
+            raise ResponseInvalid(reason="iss is another issuer: a mix-up attack")
 
     def redeem(self, code: str, attempt: Attempt) -> SignedIn:
         """Exchange the code (RFC 6749 §4.1.3) and verify who signed in. Raises SignInFailed or
@@ -157,27 +163,29 @@ class Provider:
                 "The identity provider did not finish the sign-in. Please try again.",
                 reason=f"token endpoint: {type(error).__name__}",
             ) from error
-        tokens = _token_set(answer, asked_at)
+        tokens = token_set(answer, asked_at)
         if tokens is None:
             raise ResponseInvalid(reason="the token answer has no bearer access token")
-        identity = self._identify(answer.get("id_token"), tokens.access_token, attempt.nonce)
-        return SignedIn(self._complete(identity, tokens), self._keep(tokens, answer))
+        identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
+        return SignedIn(self._complete(identity, tokens), tokens)
 
-    def _identify(self, token: object, access_token: str, nonce: str) -> Identity:
+    def _identify(self, token: object, access_token: str, attempt: Attempt) -> Identity:
         if not isinstance(token, str):
             raise IDTokenInvalid(reason="no ID token came")
         try:
             claims = self._verify(token)
             id_token.check_access_token_hash(claims, id_token.algorithm_of(token), access_token)
-            return id_token.check_claims(
+            identity = id_token.check_claims(
                 claims,
                 issuer=self._settings.oidc_issuer,
                 client_id=self._settings.oidc_client_id,
-                nonce=nonce,
+                nonce=attempt.nonce,
                 now=self._clock(),
             )
+            id_token.check_age(claims, attempt.max_age, self._clock())
         except id_token.Invalid as error:
             raise IDTokenInvalid(reason=f"ID token: {error}") from None
+        return identity
 
     def _verify(self, token: str) -> dict[str, Any]:
         algorithms = self.metadata.get().id_token_signing_alg_values_supported
@@ -200,21 +208,14 @@ class Provider:
             with self._session() as session:
                 session.token = {"access_token": tokens.access_token, "token_type": "Bearer"}
                 answer = session.get(endpoint, allow_redirects=False)
-            claims = answer.json() if answer.status_code == 200 else None
-        except (requests.RequestException, ValueError, AuthlibBaseError) as error:
+            claims = id_token.read_claims(answer.content if answer.status_code == 200 else b"")
+        except (requests.RequestException, ValueError, AuthlibBaseError, id_token.Invalid) as error:
             log.warning("userinfo_failed", reason=type(error).__name__)
             return identity
-        if not isinstance(claims, dict) or claims.get("sub") != identity.subject:  # §5.3.2
-            log.warning("userinfo_discarded", reason="no claims, or another sub")
+        if claims.get("sub") != identity.subject:  # §5.3.2
+            log.warning("userinfo_discarded", reason="another sub")
             return identity
-        return Identity(identity.subject, claims | identity.claims)
-
-    def _keep(self, tokens: TokenSet, answer: Mapping[str, Any]) -> TokenSet:
-        """The tokens that the session needs; the ID token is not one of them."""
-        ends = _seconds(answer.get("refresh_expires_in"))
-        if ends is None or ends <= 0:  # 0 means "never" where a provider sends it
-            return tokens
-        return msgspec.structs.replace(tokens, refresh_expires_at=tokens.obtained_at + ends)
+        return identity.completed(claims)
 
     # -- refresh, revocation, sign-out --------------------------------------------------------------
 
@@ -223,23 +224,27 @@ class Provider:
         asked_at = self._clock()
         try:
             metadata = self.metadata.get()
+            self._jwks.get()  # before, not after: what has been redeemed could not be judged without them
             with self._session(scope=False) as session:
-                answer = session.refresh_token(
-                    metadata.token_endpoint, refresh_token=tokens.refresh_token, allow_redirects=False
+                answer = session.fetch_token(
+                    metadata.token_endpoint,
+                    grant_type="refresh_token",
+                    refresh_token=tokens.refresh_token,
+                    allow_redirects=False,
                 )
-            renewed = _token_set(answer, asked_at)
+            renewed = token_set(answer, asked_at)
             if renewed is None:
                 return RefreshFailed("the token answer has no bearer access token")
             if not self._same_user(answer.get("id_token"), same_user):
                 return Unrenewable("the refreshed ID token is invalid or another user's")
         except OAuthError as error:
-            return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(_word(error.error))
+            return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(word(error.error))
         except ProviderUnavailable as error:
             return RefreshFailed(error.reason)
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:
             return RefreshFailed(type(error).__name__)
         renewed = msgspec.structs.replace(
-            self._keep(renewed, answer),
+            renewed,
             refresh_token=renewed.refresh_token or tokens.refresh_token,
             scope=renewed.scope or tokens.scope,
         )
@@ -318,10 +323,10 @@ class Provider:
 
     # -- plumbing -----------------------------------------------------------------------------------
 
-    def _session(self, *, scope: bool = True) -> OAuth2Session:
+    def _session(self, *, scope: bool = True) -> TokenSession:
         """Authlib's client for one exchange; connections are kept alive by the shared adapter."""
         settings = self._settings
-        session = OAuth2Session(
+        session = TokenSession(
             client_id=settings.oidc_client_id,
             client_secret=settings.oidc_client_secret.get_secret_value(),
             token_endpoint_auth_method=client_auth(settings),
@@ -346,48 +351,14 @@ def refusal(error: str) -> ProviderRefused:
     if error == "access_denied":
         return AccessDenied("The sign-in was cancelled or not allowed.")
     return ProviderRefused(
-        "The identity provider did not accept the request.", reason=f"authorization endpoint: {_word(error)}"
+        "The identity provider did not accept the request.", reason=f"authorization endpoint: {word(error)}"
     )
 
 
 def _token_refusal(error: OAuthError) -> CodeRefused | ClientRefused:
-    reason = f"token endpoint: {_word(error.error)}"
+    reason = f"token endpoint: {word(error.error)}"
     if error.error in ("invalid_client", "unauthorized_client"):
         return ClientRefused(
             "This application is not set up rightly at the identity provider.", reason=reason
         )
     return CodeRefused("The sign-in took too long or was used before. Please sign in again.", reason=reason)
-
-
-def _token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet | None:
-    """A token answer (RFC 6749 §5.1), aged from before it was asked for; None if it is not usable."""
-    access_token, kind = answer.get("access_token"), answer.get("token_type")
-    if not isinstance(access_token, str) or not access_token.isascii() or not access_token.isprintable():
-        return None
-    if not isinstance(kind, str) or kind.lower() != "bearer":
-        return None
-    lifetime = _seconds(answer.get("expires_in"))
-    refresh_token, scope = answer.get("refresh_token"), answer.get("scope")
-    return TokenSet(
-        access_token=access_token,
-        obtained_at=asked_at,
-        expires_at=None if lifetime is None else asked_at + max(0.0, lifetime),
-        refresh_token=refresh_token if isinstance(refresh_token, str) and refresh_token else None,
-        scope=scope if isinstance(scope, str) else "",
-    )
-
-
-def _seconds(value: object) -> float | None:
-    """A duration as providers write it: a number, or one in a string."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if abs(seconds) < 10**10 else None  # also drops NaN and infinities
-
-
-def _word(code: object) -> str:
-    """An error code fit for a log line, whatever the provider sent."""
-    return "".join(c for c in str(code)[:40] if c.isalnum() or c == "_") or "unnamed"

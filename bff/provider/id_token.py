@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +21,9 @@ ALGORITHMS = frozenset(
 
 LEEWAY_SECONDS = 60
 MAX_BYTES = 65_536
+_OF_THE_SIGN_IN = frozenset(
+    ("iss", "aud", "azp", "exp", "iat", "nbf", "jti", "nonce", "at_hash", "c_hash", "auth_time", "acr", "amr")
+) | {"sid", "token_use"}
 _HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512}
 
 
@@ -44,6 +46,11 @@ class Identity(msgspec.Struct, frozen=True):
         """When the person was authenticated; the token's issue where the provider does not say."""
         return float(self.claims.get("auth_time", self.claims["iat"]))
 
+    def completed(self, userinfo: dict[str, Any]) -> Identity:
+        """With the person's claims that UserInfo adds; about the sign-in only the ID token speaks."""
+        added = {name: value for name, value in userinfo.items() if name not in _OF_THE_SIGN_IN}
+        return Identity(self.subject, added | self.claims)
+
     def __repr__(self) -> str:
         return "<Identity>"
 
@@ -63,9 +70,22 @@ def verify_signature(token: str, keys: Iterable[dict[str, Any]], algorithms: Ite
             JWKRegistry.import_key(key),
             registry=jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False),
         )
-        claims = json.loads(verified.payload)
-    except (JoseError, ValueError, TypeError) as error:
+    except (JoseError, ValueError, TypeError, LookupError) as error:  # LookupError: an unknown curve
         raise Invalid(f"signature: {type(error).__name__}") from None
+    return read_claims(verified.payload)
+
+
+def read_claims(payload: bytes) -> dict[str, Any]:
+    """The members of a JSON object that a session can hold. Raises Invalid.
+
+    Python's own reader lets NaN, numbers of any size and halves of characters through, which then fail
+    wherever they are first compared, encoded or stored.
+    """
+    try:
+        claims = msgspec.json.decode(payload)
+        msgspec.msgpack.encode(claims)
+    except (ValueError, OverflowError, RecursionError):
+        raise Invalid("the claims cannot be read") from None
     if not isinstance(claims, dict):
         raise Invalid("the claims are no object")
     return claims
@@ -92,6 +112,12 @@ def check_claims(
     return Identity(subject, claims)
 
 
+def check_age(claims: dict[str, Any], max_age: int | None, now: float) -> None:
+    """What was asked with `max_age` (in seconds) must have been obeyed (§3.1.3.7, 13). Raises Invalid."""
+    if max_age is not None and now - _number(claims, "auth_time") > max_age + LEEWAY_SECONDS:
+        raise Invalid("auth_time is longer ago than max_age allows")
+
+
 def check_access_token_hash(claims: dict[str, Any], algorithm: str, access_token: str) -> None:
     """`at_hash`, where it is there, binds the access token to this ID token (§3.1.3.8). Raises Invalid."""
     if "at_hash" not in claims:
@@ -112,8 +138,8 @@ def _header(token: str) -> dict[str, Any]:
         raise Invalid("not a compact JWS")
     try:
         first = token.split(".", 1)[0]
-        header = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
-    except ValueError:
+        header = msgspec.json.decode(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    except (ValueError, RecursionError):
         raise Invalid("the header is not JSON") from None
     if not isinstance(header, dict):
         raise Invalid("the header is no object")

@@ -41,14 +41,14 @@ def fetch_metadata(adapter: BoundedAdapter, issuer: str, *, require_https: bool)
     try:
         document = get_json(adapter, discovery_url(issuer))
         metadata = msgspec.convert(document, Metadata)
+        schemes = {member: urlsplit(url).scheme for member, url in metadata.endpoints().items()}
     except (requests.RequestException, ValueError, msgspec.ValidationError) as error:
-        raise _unusable("cannot be used", error) from error
+        raise _unusable("discovery document cannot be used", error) from error
     if metadata.issuer != issuer:  # §4.3: exactly equal, or another issuer could answer for this one
-        raise _unusable("names another issuer than BFF_OIDC_ISSUER")
-    for member, url in metadata.endpoints().items():
-        scheme = urlsplit(url).scheme
+        raise _unusable("discovery document names another issuer than BFF_OIDC_ISSUER")
+    for member, scheme in schemes.items():
         if scheme != "https" and (require_https or scheme != "http"):
-            raise _unusable(f"has a {member} that is not https")
+            raise _unusable(f"discovery document has a {member} that is not https")
     return metadata
 
 
@@ -57,9 +57,9 @@ def fetch_jwks(adapter: BoundedAdapter, uri: str) -> list[dict[str, Any]]:
     try:
         keys = get_json(adapter, uri).get("keys")
     except (requests.RequestException, ValueError) as error:
-        raise ProviderUnavailable(reason=f"the JWKS cannot be used: {type(error).__name__}") from error
+        raise _unusable("JWKS cannot be used", error) from error
     if not isinstance(keys, list):
-        raise ProviderUnavailable(reason="the JWKS has no list of keys")
+        raise _unusable("JWKS has no list of keys")
     return [key for key in keys if isinstance(key, dict)]
 
 
@@ -67,5 +67,5 @@ def _unusable(what: str, error: Exception | None = None) -> ProviderUnavailable:
     cause = f": {type(error).__name__}" if error is not None else ""
     return ProviderUnavailable(
         "Signing in is not possible at the moment. Please try again shortly.",
-        reason=f"the discovery document {what}{cause}",
+        reason=f"the {what}{cause}",
     )

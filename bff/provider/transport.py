@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import requests
@@ -28,9 +30,15 @@ class BoundedAdapter(HTTPAdapter):
         options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline)
         options["stream"] = True
         response = super().send(request, **options)
+        until = started + self._deadline
+        # The socket's time-out begins anew with each byte, so somebody must end an answer that drips.
+        watchdog = threading.Timer(until - time.monotonic(), _hang_up, (response,))
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            response._content = self._read(response, started + self._deadline)  # noqa: SLF001
+            response._content = self._read(response, until)  # noqa: SLF001
         finally:
+            watchdog.cancel()
             response.close()
         return response
 
@@ -40,9 +48,14 @@ class BoundedAdapter(HTTPAdapter):
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise AnswerTooLarge("the answer is larger than 1 MiB", response=response)
-            if time.monotonic() > until:
-                raise requests.ReadTimeout("the answer took too long", response=response)
+        if time.monotonic() > until:
+            raise requests.ReadTimeout("the answer took too long", response=response)
         return bytes(body)
+
+
+def _hang_up(response: requests.Response) -> None:
+    with suppress(ValueError, RuntimeError):  # it has been read to its end in this very moment
+        response.raw.shutdown()
 
 
 def mount(session: requests.Session, adapter: BoundedAdapter) -> None:
@@ -59,7 +72,10 @@ def get_json(adapter: BoundedAdapter, url: str) -> dict[str, Any]:
         response = session.get(url, headers={"Accept": "application/json"}, allow_redirects=False)
     if response.status_code != 200:
         raise ValueError(f"status {response.status_code} instead of 200")
-    document = response.json()
+    try:
+        document = response.json()
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
     if not isinstance(document, dict):
         raise ValueError("the answer is not a JSON object")  # noqa: TRY004
     return document

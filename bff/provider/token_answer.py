@@ -1,0 +1,77 @@
+"""Answers of the token endpoint (RFC 6749 §5): strict where it matters, lenient where providers vary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+from authlib.integrations.requests_client import OAuth2Session, OAuthError
+
+from bff.tokens import TokenSet
+
+
+class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no types
+    """Authlib's client for one exchange, with a reader of our own for what comes back.
+
+    Authlib's trips over an `expires_in` that is no number: a redeem that was answered would look like one
+    that failed, and be sent again with a refresh token that is used up.
+    """
+
+    def parse_response_token(self, response: requests.Response) -> dict[str, Any]:
+        """The answer's members. Raises OAuthError for a refusal, ValueError for what is neither."""
+        if response.status_code >= 500:
+            raise ValueError("the provider has failed")
+        try:
+            answer = response.json()
+        except RecursionError:
+            raise ValueError("the answer is nested too deeply") from None
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not a JSON object")  # noqa: TRY004
+        if "error" in answer:
+            raise OAuthError(error=word(answer["error"]))
+        if response.status_code != 200:
+            raise ValueError("the answer is neither tokens nor an error")
+        return answer
+
+
+def token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet | None:
+    """The tokens of an answer, aged from before it was asked for; None if they are not usable."""
+    access_token, kind = _text(answer.get("access_token")), answer.get("token_type")
+    if access_token is None or not isinstance(kind, str) or kind.lower() != "bearer":
+        return None
+    lifetime = _seconds(answer.get("expires_in"))
+    refresh_lifetime = _seconds(answer.get("refresh_expires_in"))
+    never = refresh_lifetime is None or refresh_lifetime <= 0  # 0 means "never" where a provider sends it
+    return TokenSet(
+        access_token=access_token,
+        obtained_at=asked_at,
+        expires_at=None if lifetime is None else asked_at + max(0.0, lifetime),
+        refresh_token=_text(answer.get("refresh_token")),
+        refresh_expires_at=None if never else asked_at + (refresh_lifetime or 0.0),
+        scope=_text(answer.get("scope")) or "",
+    )
+
+
+def word(code: object) -> str:
+    """An error code fit for a log line, whatever the provider sent."""
+    text = code if isinstance(code, str) else ""
+    return "".join(c for c in text[:40] if c.isascii() and (c.isalnum() or c == "_")) or "unnamed"
+
+
+def _text(value: object) -> str | None:
+    """Printable ASCII (RFC 6749, appendix A), or nothing: what goes into a header must not break it."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return None
+    return value or None
+
+
+def _seconds(value: object) -> float | None:
+    """A duration as providers write it: a number, or one in a string."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if abs(seconds) < 10**10 else None  # also drops NaN and infinities

@@ -1,0 +1,80 @@
+"""Fixtures that several test files share: Redis, real and in memory."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from tests.fakes import Backend, FakeClock, Rig, fake_backend
+
+NO_REDIS = (
+    "redis-server is not on PATH; to run these tests, install it "
+    "(Debian and Ubuntu: apt install redis-server; macOS: brew install redis)"
+)
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[str]:
+    """The URL of a real Redis of our own, on a socket that only we know."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip(NO_REDIS)
+    with tempfile.TemporaryDirectory(prefix="bff-redis-") as folder:  # short: a socket's path has 107 bytes
+        socket = Path(folder) / "redis.sock"
+        options = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
+        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            url = f"unix://{socket}"
+            _wait_until_it_answers(url)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait_until_it_answers(url: str) -> None:
+    for _ in range(200):
+        try:
+            with redis.Redis.from_url(url) as client:
+                client.ping()
+                return
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    raise RuntimeError("redis-server does not answer")
+
+
+@pytest.fixture
+def redis_url(redis_process: str) -> str:
+    """The URL of a real and empty Redis."""
+    with redis.Redis.from_url(redis_process) as client:
+        client.flushall()
+    return redis_process
+
+
+@pytest.fixture
+def real_backend(redis_url: str) -> Iterator[Backend]:
+    """A real and empty Redis, as both planes connect to it."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield Backend(client, lambda: redis.asyncio.Redis.from_url(redis_url))
+
+
+@pytest.fixture
+def fake_redis() -> Iterator[Backend]:
+    """A Redis in memory, empty."""
+    backend = fake_backend()
+    yield backend
+    backend.client.close()
+
+
+@pytest.fixture
+def rig(fake_redis: Backend) -> Rig:
+    """Sessions in memory, with a clock to turn."""
+    return Rig(fake_redis, FakeClock())

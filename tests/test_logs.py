@@ -1,0 +1,105 @@
+"""Log lines: one format for our events and the libraries', on standard error, and nothing too much in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from bff.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Other tests find logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What has been written to standard error; standard output stays clean."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, with time in UTC, level, logger and event; what is unknown is left out."""
+    configure("info", "json")
+    structlog.get_logger("bff.x").info("signed_in", user="abc", reason=None)
+    (line,) = lines(capsys)
+    event: dict[str, Any] = json.loads(line)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "signed_in", "user": "abc", "level": "info", "logger": "bff.x"}
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_value_from_outside_cannot_begin_a_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A newline in a value does not forge an event, wherever it stands."""
+    configure("info", form)
+    forged = "\r\n2026-01-01T00:00:00Z signed_in"
+    structlog.get_logger("bff.x").info("refused", path="/" + forged, address=forged)
+    logging.getLogger("some.library").warning("read %s", forged)
+    found = lines(capsys)
+    assert len(found) == 2
+    assert "refused" in found[0]
+
+
+def test_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of the standard library's logging is a JSON line too."""
+    configure("warning", "json")
+    logging.getLogger("some.library").warning("gone %s", "wrong")
+    logging.getLogger("some.library").info("not this")
+    (line,) = lines(capsys)
+    assert json.loads(line)["event"] == "gone wrong"
+
+
+@pytest.mark.parametrize("name", ["authlib", "authlib.oauth2.client", "urllib3.connectionpool", "requests", "asyncio"])
+def test_talkative_libraries_are_quiet_even_in_debug(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Below a warning they would log the PKCE verifier and addresses with their queries."""
+    configure("debug", "json")
+    logging.getLogger(name).debug("code_verifier=secret")
+    logging.getLogger(name).info("GET /token?code=secret")
+    logging.getLogger("bff.x").debug("ours")
+    (line,) = lines(capsys)
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_shows_no_local_variables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a function held, a token perhaps, is not part of the story."""
+    configure("info", form)
+    local_token = "s3cr3t" + "-value"
+    try:
+        raise ValueError(len(local_token))
+    except ValueError:
+        structlog.get_logger("bff.x").exception("failed")
+    text = "\n".join(lines(capsys))
+    assert "ValueError" in text
+    assert "s3cr3t-value" not in text
+
+
+def test_text_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """In development a line is readable as it is, without colours where nobody sees them."""
+    configure("info", "text")
+    structlog.get_logger("bff.x").warning("signed_out", user="abc")
+    (line,) = lines(capsys)
+    assert "signed_out" in line
+    assert "user=abc" in line
+    assert "\x1b" not in line
+
+
+def test_configuring_again_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """One handler, however often the program is configured."""
+    configure("info", "json")
+    configure("info", "json")
+    structlog.get_logger("bff.y").info("once")
+    assert len(lines(capsys)) == 1

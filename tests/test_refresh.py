@@ -1,0 +1,581 @@
+"""Refresh, proven: once per expiry over threads and processes, never in the way, never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import pytest
+from structlog.testing import capture_logs
+
+from bff.errors import StoreUnavailable
+from bff.provider.client import GrantEnded, Refreshed, RefreshFailed, Unrenewable
+from bff.refresh import Refresher
+from bff.sessions.record import SessionRecord, digest
+from bff.sessions.store import Lease, Saved, SessionStore
+from bff.tokens import LoginRequired, Outcome, TokenSet, TryLater, Usable
+from tests.fakes import ISSUER, SUBJECT, FakeProvider, Rig, renewing, token_set
+
+T = TypeVar("T")
+
+SID = "s" * 43
+NAME = digest(SID)
+LIFE = 300.0
+DUE, DEAD = LIFE - 30, LIFE + 1
+
+
+@asynccontextmanager
+async def process(
+    rig: Rig,
+    provider: FakeProvider,
+    *,
+    deadline: float = 5,
+    threads: int = 4,
+    store: SessionStore | None = None,
+) -> AsyncIterator[Refresher]:
+    """One process of the BFF, as far as refreshes go; at its end it drains."""
+    pool, reader = ThreadPoolExecutor(threads), rig.reader()
+    refresher = Refresher(
+        store or rig.store, reader, provider, pool, rig.clock, leeway=60, provider_deadline=deadline
+    )
+    try:
+        yield refresher
+        await refresher.drain()
+    finally:
+        provider.go_on.set()
+        await asyncio.to_thread(pool.shutdown)
+        await reader.close()
+
+
+def run(
+    rig: Rig,
+    provider: FakeProvider,
+    work: Callable[[Refresher], Awaitable[T]],
+    *,
+    deadline: float = 5,
+    threads: int = 4,
+    store: SessionStore | None = None,
+) -> T:
+    """Let one process do `work`, wait for its refreshes, and end it."""
+
+    async def whole() -> T:
+        async with process(rig, provider, deadline=deadline, threads=threads, store=store) as refresher:
+            return await work(refresher)
+
+    return asyncio.run(whole())
+
+
+def load(rig: Rig) -> SessionRecord:
+    """The live session, which must be there."""
+    record = rig.store.load(NAME)
+    assert record is not None
+    return record
+
+
+def aged(rig: Rig, age: float, **more: object) -> SessionRecord:
+    """A session whose access token is that old, of a user who was here just now."""
+    record = rig.begin(SID, token_set(rig.clock, "1", lives=LIFE, **more))
+    rig.clock.advance(age)
+    return record
+
+
+def access_token(outcome: Outcome) -> str:
+    """The token to go on with."""
+    assert isinstance(outcome, Usable), outcome
+    return outcome.tokens.access_token
+
+
+# -- when -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("age", [0, LIFE - 61])
+def test_a_young_token_is_left_alone(rig: Rig, age: float) -> None:
+    """Not due: nobody is asked, neither the provider nor Redis."""
+    record, provider = aged(rig, age), FakeProvider(renewing(rig.clock))
+    before = rig.client.keys("*")
+    assert run(rig, provider, lambda refresher: refresher.usable(record)) == Usable(record.tokens)
+    assert provider.redeemed == []
+    assert rig.client.keys("*") == before
+
+
+def test_a_due_token_is_refreshed_beside_the_request(rig: Rig) -> None:
+    """The request goes on at once with the old token; the new one is there afterwards."""
+    record, provider = aged(rig, DUE), FakeProvider(renewing(rig.clock))
+    provider.go_on.clear()
+
+    async def work(refresher: Refresher) -> None:
+        began = time.monotonic()
+        outcomes = [await refresher.usable(record) for _ in range(20)]
+        assert time.monotonic() - began < 0.2
+        assert {access_token(outcome) for outcome in outcomes} == {"access-1"}
+        assert await asyncio.to_thread(provider.began.wait, 5)
+        assert load(rig).generation == 1
+        provider.go_on.set()
+
+    run(rig, provider, work)
+    assert provider.redeemed == ["refresh-1"]
+    after = load(rig)
+    assert (after.tokens.access_token, after.generation) == ("access-2", 2)
+    assert after.last_seen == record.last_seen
+
+
+def test_a_dead_token_costs_fifty_requests_one_redeem(rig: Rig) -> None:
+    """All wait for the same refresh, and all go on with its token."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=0.1)
+
+    async def work(refresher: Refresher) -> list[Outcome]:
+        return await asyncio.gather(*[refresher.usable(record) for _ in range(50)])
+
+    outcomes = run(rig, provider, work)
+    assert [access_token(outcome) for outcome in outcomes] == ["access-2"] * 50
+    assert provider.redeemed == ["refresh-1"]
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_two_processes_redeem_once(rig: Rig, age: float) -> None:
+    """The lease lets one of them redeem, however slow the provider; the other takes what it brought."""
+    record, provider = aged(rig, age), FakeProvider(renewing(rig.clock), delay=0.5)
+
+    async def work() -> list[Outcome]:
+        async with process(rig, provider) as one, process(rig, provider) as two:
+            outcomes = [each.usable(record) for each in (one, two) for _ in range(5)]
+            return await asyncio.gather(*outcomes)
+
+    outcomes = asyncio.run(work())
+    assert provider.redeemed == ["refresh-1"]
+    expected = "access-1" if age == DUE else "access-2"
+    assert {access_token(outcome) for outcome in outcomes} == {expected}
+    assert load(rig).generation == 2
+
+
+def test_old_knowledge_does_not_redeem_again(rig: Rig) -> None:
+    """A request that read the session before another process refreshed it takes the new tokens."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    rig.store.save_tokens(record, token_set(rig.clock, "other"))
+    assert access_token(run(rig, provider, lambda refresher: refresher.usable(record))) == "access-other"
+    assert provider.redeemed == []
+
+
+def test_one_session_waits_for_no_other(rig: Rig) -> None:
+    """Two sessions are two flights."""
+    one, provider = aged(rig, 0), FakeProvider(lambda tokens, _: Refreshed(_next(rig, tokens)), delay=0.1)
+    two = rig.begin("o" * 43, token_set(rig.clock, "a", lives=LIFE))
+    rig.clock.advance(DEAD)
+
+    async def work(refresher: Refresher) -> list[Outcome]:
+        return await asyncio.gather(refresher.usable(one), refresher.usable(two))
+
+    assert [access_token(outcome) for outcome in run(rig, provider, work)] == ["next-access-1", "next-access-a"]
+
+
+def _next(rig: Rig, tokens: TokenSet) -> TokenSet:
+    return token_set(rig.clock, access_token=f"next-{tokens.access_token}")
+
+
+def test_without_a_refresh_token_only_a_sign_in_helps(rig: Rig) -> None:
+    """The access token is used while it lives, and then the session is over; nobody is asked."""
+    record, provider = aged(rig, DUE, refresh_token=None), FakeProvider(renewing(rig.clock))
+    assert run(rig, provider, lambda refresher: refresher.usable(record)) == Usable(record.tokens)
+    rig.clock.advance(DEAD - DUE)
+    assert run(rig, provider, lambda refresher: refresher.usable(record)) == LoginRequired()
+    assert provider.redeemed == []
+
+
+def test_the_provider_is_told_whose_tokens_these_must_be(rig: Rig) -> None:
+    """A refreshed ID token of another user or issuer does not pass for ours."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    run(rig, provider, lambda refresher: refresher.usable(record))
+    assert provider.same_user is not None
+    assert provider.same_user(ISSUER, SUBJECT)
+    assert not provider.same_user(ISSUER, "another")
+    assert not provider.same_user("https://other.example", SUBJECT)
+
+
+# -- a provider in trouble --------------------------------------------------------------------------
+
+
+def failing(provider_reason: str = "503") -> FakeProvider:
+    """A provider that cannot refresh for now."""
+    return FakeProvider(lambda _tokens, _number: RefreshFailed(provider_reason))
+
+
+def test_a_failure_keeps_a_living_token_in_use(rig: Rig) -> None:
+    """Inside the leeway nobody notices that the provider is down."""
+    record, provider = aged(rig, DUE), failing()
+    outcome = run(rig, provider, lambda refresher: refresher.usable(record))
+    assert access_token(outcome) == "access-1"
+    assert provider.redeemed == ["refresh-1"]
+    assert load(rig) == record
+
+
+def test_a_failure_with_a_dead_token_is_try_later_and_no_sign_out(rig: Rig) -> None:
+    """503 with a time to come back; the session stays as it is."""
+    record = aged(rig, DEAD)
+    outcome = run(rig, failing(), lambda refresher: refresher.usable(record))
+    assert isinstance(outcome, TryLater)
+    assert outcome.retry_after >= 1
+    assert load(rig) == record
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_a_provider_in_trouble_is_not_asked_at_every_request(rig: Rig, age: float) -> None:
+    """Within the pause no second call, from this process or another; waiting requests get their answer."""
+    record, provider = aged(rig, age), failing()
+
+    async def work() -> None:
+        for _ in range(2):
+            async with process(rig, provider) as refresher:
+                for _ in range(5):
+                    await refresher.usable(record)
+                    await refresher.drain()
+
+    asyncio.run(work())
+    assert provider.redeemed == ["refresh-1"]
+    assert rig.store.lease(record, "me", 1) is Lease.PAUSE
+
+
+def test_the_pause_grows_and_is_bounded(rig: Rig) -> None:
+    """2, 4, 8 and then 15 seconds; after a success it begins small again."""
+    answers = [True, True, True, True, True, False, True]
+    provider = FakeProvider(
+        lambda tokens, number: RefreshFailed("503") if answers[number - 1] else Refreshed(tokens)
+    )
+    record, pauses = aged(rig, DUE), []
+
+    async def work(refresher: Refresher) -> None:
+        for failed in answers:
+            await refresher.usable(load(rig))
+            await refresher.drain()
+            if failed:
+                pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))  # type: ignore[operator]
+            rig.client.delete(record.key + ":lease")
+
+    run(rig, provider, work)
+    assert pauses == [2, 4, 8, 15, 15, 2]
+
+
+def test_after_the_pause_it_is_tried_again(rig: Rig) -> None:
+    """A provider that recovers is noticed by itself."""
+    record = aged(rig, DEAD)
+    renew = renewing(rig.clock)
+    provider = FakeProvider(lambda tokens, n: RefreshFailed("timeout") if n == 1 else renew(tokens, n))
+
+    async def work(refresher: Refresher) -> Outcome:
+        assert isinstance(await refresher.usable(record), TryLater)
+        rig.client.delete(record.key + ":lease")  # the pause is over
+        return await refresher.usable(record)
+
+    assert access_token(run(rig, provider, work)) == "access-3"
+
+
+def test_after_a_success_a_session_pauses_too(rig: Rig) -> None:
+    """A provider whose clock is off hands out dead tokens: it is not hammered for it, nobody signed out."""
+    record = aged(rig, DEAD)
+    late = token_set(rig.clock, "late", obtained_at=rig.clock() - 300, expires_at=rig.clock() - 1)
+    provider = FakeProvider(lambda _tokens, _number: Refreshed(late))
+
+    async def work(refresher: Refresher) -> None:
+        for _ in range(5):
+            assert isinstance(await refresher.usable(load(rig)), TryLater)
+
+    run(rig, provider, work)
+    assert provider.redeemed == ["refresh-1"]
+    assert load(rig).tokens == late
+    assert rig.store.lease(load(rig), "me", 1) is Lease.PAUSE
+    assert record.tokens != late
+
+
+def test_waiting_ends_two_seconds_after_the_providers_deadline(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that hangs costs a waiting request so much and no more; the refresh itself goes on."""
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 0.2)
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    provider.go_on.clear()
+
+    async def work(refresher: Refresher) -> tuple[Outcome, float]:
+        began = time.monotonic()
+        outcome = await refresher.usable(record)
+        took = time.monotonic() - began
+        provider.go_on.set()
+        return outcome, took
+
+    outcome, took = run(rig, provider, work, deadline=0.1)
+    assert isinstance(outcome, TryLater)
+    assert 0.25 < took < 1
+    assert load(rig).tokens.access_token == "access-2"
+
+
+def test_waiting_for_another_process_ends_as_well(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease whose owner never comes back is waited for as long, not longer; nobody is signed out."""
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 0.2)
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    rig.store.lease(record, "dead process", 60)
+
+    async def work(refresher: Refresher) -> Outcome:
+        outcome = await refresher.usable(record)
+        rig.clock.advance(10)  # the flight looks at the clock
+        return outcome
+
+    assert isinstance(run(rig, provider, work, deadline=0.1), TryLater)
+    assert provider.redeemed == []
+    assert load(rig) == record
+
+
+def test_a_lease_does_not_run_out_while_its_redeem_waits_for_a_thread(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every thread busy at a slow provider, another process must not redeem the same token."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.05)
+    provider = FakeProvider(lambda tokens, _: Refreshed(_next(rig, tokens)), delay=0.3)
+    records = [
+        rig.begin(letter * 43, token_set(rig.clock, letter, lives=LIFE)) for letter in "abc"
+    ]
+    rig.clock.advance(DEAD)
+
+    async def work() -> None:
+        async with (
+            process(rig, provider, threads=1, deadline=0.35) as one,
+            process(rig, provider, threads=1, deadline=0.35) as two,
+        ):
+            first = [asyncio.create_task(one.usable(record)) for record in records]
+            await asyncio.sleep(0.5)
+            second = [asyncio.create_task(two.usable(record)) for record in reversed(records)]
+            await asyncio.gather(*first, *second)
+
+    asyncio.run(work())
+    assert sorted(str(token) for token in provider.redeemed) == ["refresh-a", "refresh-b", "refresh-c"]
+
+
+# -- answers that end something ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_invalid_grant_ends_the_session(rig: Rig, age: float) -> None:
+    """A refresh token known dead is the end, whether somebody waits or not."""
+    record, provider = aged(rig, age), FakeProvider(lambda _tokens, _number: GrantEnded())
+    outcome = run(rig, provider, lambda refresher: refresher.usable(record))
+    assert outcome == LoginRequired() if age == DEAD else access_token(outcome) == "access-1"
+    assert rig.store.load(NAME) is None
+    assert rig.client.keys("*") == []
+
+
+def test_invalid_grant_for_replaced_tokens_ends_nothing(rig: Rig) -> None:
+    """Only the generation that was refused may end its session."""
+    record = aged(rig, DUE)
+
+    def answer(_tokens: TokenSet, _number: int) -> GrantEnded:
+        rig.store.save_tokens(record, token_set(rig.clock, "other"))
+        return GrantEnded()
+
+    run(rig, FakeProvider(answer), lambda refresher: refresher.usable(record))
+    assert load(rig).tokens.access_token == "access-other"
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_an_answer_that_is_not_for_this_user_is_neither_used_nor_asked_for_again(rig: Rig, age: float) -> None:
+    """The redeem was answered, so the refresh token is used up; the old access token lives out its time."""
+    record, provider = aged(rig, age), FakeProvider(lambda _tokens, _number: Unrenewable("sub differs"))
+
+    async def work(refresher: Refresher) -> list[Outcome]:
+        outcomes = [await refresher.usable(record)]
+        await refresher.drain()
+        outcomes.append(await refresher.usable(record))
+        return outcomes
+
+    outcomes = run(rig, provider, work)
+    assert provider.redeemed == ["refresh-1"]
+    if age == DEAD:
+        assert outcomes == [LoginRequired(), LoginRequired()]
+        assert rig.store.load(NAME) is None
+    else:
+        assert [access_token(outcome) for outcome in outcomes] == ["access-1", "access-1"]
+        assert load(rig).tokens.refresh_token is None
+
+
+def test_signing_out_wins_against_a_refresh_under_way(rig: Rig) -> None:
+    """The new tokens are revoked, the session stays dead, and the waiting request must sign in."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    provider.go_on.clear()
+
+    async def work(refresher: Refresher) -> Outcome:
+        waiting = asyncio.create_task(refresher.usable(record))
+        assert await asyncio.to_thread(provider.began.wait, 5)
+        assert rig.store.end(NAME) is not None
+        provider.go_on.set()
+        return await waiting
+
+    assert run(rig, provider, work) == LoginRequired()
+    assert [tokens.refresh_token for tokens in provider.revoked] == ["refresh-2"]
+    assert rig.client.keys("*") == []
+
+
+def test_a_session_that_ended_meanwhile_is_not_refreshed(rig: Rig) -> None:
+    """What a late request still holds of an ended session is not redeemed."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    rig.store.end(NAME)
+    assert run(rig, provider, lambda refresher: refresher.usable(record)) == LoginRequired()
+    assert provider.redeemed == []
+
+
+def test_signing_out_in_another_process_ends_the_wait(rig: Rig) -> None:
+    """Who waits for another process's refresh learns that the session has ended."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    rig.store.lease(record, "another process", 60)
+
+    async def work(refresher: Refresher) -> Outcome:
+        waiting = asyncio.create_task(refresher.usable(record))
+        await asyncio.sleep(0.1)
+        rig.store.end(NAME)
+        return await waiting
+
+    assert run(rig, provider, work) == LoginRequired()
+
+
+# -- a store in trouble, a browser that leaves ------------------------------------------------------
+
+
+class Flaky(SessionStore):
+    """A store that is down at certain calls."""
+
+    down = 0
+    """So many saves of tokens fail."""
+    release_down = False
+
+    def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
+        if self.down:
+            self.down -= 1
+            raise StoreUnavailable(reason="Redis: ConnectionError")
+        return super().save_tokens(record, tokens)
+
+    def release(self, record: SessionRecord, owner: str, pause: float = 0) -> None:
+        if self.release_down:
+            raise StoreUnavailable(reason="Redis: ConnectionError")
+        super().release(record, owner, pause)
+
+
+def flaky(rig: Rig) -> Flaky:
+    """Such a store on the rig's Redis."""
+    return Flaky(rig.client, rig.codec, rig.lifetime, rig.clock)
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_a_redeem_that_could_not_be_saved_is_saved_later_and_never_repeated(rig: Rig, age: float) -> None:
+    """The old refresh token is used up: what came for it is kept until Redis is back."""
+    record, provider, store = aged(rig, age), FakeProvider(renewing(rig.clock)), flaky(rig)
+    store.down = 2
+
+    async def work(refresher: Refresher) -> list[Outcome]:
+        return await asyncio.gather(*[refresher.usable(record) for _ in range(3)])
+
+    outcomes = run(rig, provider, work, store=store)
+    assert {access_token(outcome) for outcome in outcomes} == {"access-1" if age == DUE else "access-2"}
+    assert provider.redeemed == ["refresh-1"]
+    assert load(rig).tokens.access_token == "access-2"
+
+
+def test_a_save_whose_answer_was_lost_is_not_taken_for_another_ones(rig: Rig) -> None:
+    """Saved, but nobody heard of it: the second try says so, and the tokens are used."""
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
+    saves = iter([False, True])
+
+    def save(record: SessionRecord, tokens: TokenSet) -> Saved:
+        saved = SessionStore.save_tokens(store, record, tokens)
+        if not next(saves):
+            raise StoreUnavailable(reason="Redis: TimeoutError")
+        return saved
+
+    store.save_tokens = save  # type: ignore[method-assign]
+    outcome = run(rig, provider, lambda refresher: refresher.usable(record), store=store)
+    assert access_token(outcome) == load(rig).tokens.access_token == "access-2"
+    assert provider.redeemed == ["refresh-1"]
+    assert provider.revoked == []
+
+
+def test_a_store_that_stays_down_is_said_to_the_request(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time the refresh gives up with a 503, and a line in the log without a token."""
+    monkeypatch.setattr("bff.refresh.SAVE_SECONDS", 0.1)
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
+    store.down = 1_000
+
+    async def work(refresher: Refresher) -> None:
+        with pytest.raises(StoreUnavailable):
+            await refresher.usable(record)
+
+    with capture_logs() as logs:
+        run(rig, provider, work, store=store)
+    assert provider.redeemed == ["refresh-1"]
+    assert logs == [{"event": "refresh_failed", "reason": "Redis: ConnectionError", "log_level": "error"}]
+
+
+def test_a_lease_that_could_not_be_released_runs_out_by_itself(rig: Rig) -> None:
+    """The tokens are saved; that is what counts."""
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
+    store.release_down = True
+    outcome = run(rig, provider, lambda refresher: refresher.usable(record), store=store)
+    assert access_token(outcome) == load(rig).tokens.access_token == "access-2"
+
+
+def test_a_browser_that_hangs_up_burns_no_token(rig: Rig) -> None:
+    """The request is cancelled, the refresh is not: what the provider gave is saved."""
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    provider.go_on.clear()
+
+    async def work(refresher: Refresher) -> Outcome:
+        leaving, staying = (asyncio.create_task(refresher.usable(record)) for _ in range(2))
+        assert await asyncio.to_thread(provider.began.wait, 5)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        provider.go_on.set()
+        return await staying
+
+    assert access_token(run(rig, provider, work)) == "access-2"
+    assert provider.redeemed == ["refresh-1"]
+    assert load(rig).tokens.access_token == "access-2"
+
+
+def test_draining_waits_for_the_save(rig: Rig) -> None:
+    """A process that ends saves first what it has redeemed."""
+    record, provider = aged(rig, DUE), FakeProvider(renewing(rig.clock), delay=0.2)
+
+    async def work(refresher: Refresher) -> None:
+        await refresher.usable(record)
+        await refresher.drain()
+        assert load(rig).tokens.access_token == "access-2"
+
+    run(rig, provider, work)
+
+
+def test_an_error_beside_the_request_is_a_line_in_the_log(rig: Rig) -> None:
+    """Nobody waits for a refresh inside the leeway: what goes wrong in it must not vanish, nor say a token."""
+
+    def crash(_tokens: TokenSet, _number: int) -> Refreshed:
+        raise RuntimeError("with access-1 in it")
+
+    record, provider = aged(rig, DUE), FakeProvider(crash)
+    with capture_logs() as logs:
+        run(rig, provider, lambda refresher: refresher.usable(record))
+    assert logs == [{"event": "refresh_failed", "reason": "RuntimeError", "log_level": "error"}]
+
+
+def test_no_token_is_ever_logged(rig: Rig) -> None:
+    """Failures, refusals and ends are told without what they are about."""
+    ends = [RefreshFailed("HTTP 500"), Unrenewable("sub differs"), GrantEnded()]
+    with capture_logs() as logs:
+        for end in ends:
+            record = aged(rig, DUE)
+            provider = FakeProvider(lambda _tokens, _number, end=end: end)  # type: ignore[misc]
+            run(rig, provider, lambda refresher, record=record: refresher.usable(record))  # type: ignore[misc]
+            rig.client.flushall()
+    assert [entry["event"] for entry in logs] == ["refresh_failed", "refresh_refused", "session_ended"]
+    assert "access-" not in str(logs)
+    assert "refresh-1" not in str(logs)
+
+
+def test_threads_of_a_process_end_with_it() -> None:
+    """Nothing of these tests lingers."""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]

@@ -1,0 +1,117 @@
+"""Connections to Redis fail fast, wait for a free one, and say what is wrong in one way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bff.errors import StoreUnavailable
+from bff.sealing import Keyring
+from bff.sessions.connect import connect, connect_async
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import Codec
+from bff.sessions.store import SessionReader, SessionStore, store_errors
+from tests.fakes import KEY
+
+CODEC, LIFETIME = Codec(Keyring([KEY]), "t:"), Lifetime(1800, 28800)
+
+
+@pytest.fixture
+def closed_port() -> str:
+    """The URL of a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"redis://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[str]:
+    """The URL of a port that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def load(url: str) -> None:
+    """Ask the control plane's store for a session."""
+    with connect(url, connections=2) as client:
+        SessionStore(client, CODEC, LIFETIME, time.time).load("x")
+
+
+def read(url: str) -> None:
+    """Ask the data plane's reader for a session."""
+
+    async def ask() -> None:
+        reader = SessionReader(connect_async(url, connections=2), CODEC, LIFETIME, time.time)
+        try:
+            await reader.load("x")
+        finally:
+            await reader.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [load, read])
+def test_a_redis_that_is_down_is_told_at_once(ask: type, closed_port: str) -> None:
+    """Three quick tries, not ten slow ones: a request is not held for seconds."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        ask(closed_port)
+    assert time.monotonic() - began < 1
+    assert caught.value.reason == "Redis: ConnectionError"
+    assert "127.0.0.1" not in caught.value.detail
+
+
+@pytest.mark.parametrize("ask", [load, read])
+def test_a_redis_that_hangs_is_given_up(ask: type, silent_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try has its time; then the answer is the same as for one that is down."""
+    monkeypatch.setattr("bff.sessions.connect.ANSWER_SECONDS", 0.1)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        ask(silent_port)
+    assert time.monotonic() - began < 2
+    assert caught.value.reason == "Redis: TimeoutError"
+
+
+def test_threads_wait_for_a_free_connection(redis_url: str) -> None:
+    """More threads than connections is a short wait and no error."""
+    with connect(redis_url, connections=1) as client:
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.blpop(["none"], timeout=0.1)))  # type: ignore[arg-type]
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [None] * 4
+
+
+def test_a_pool_that_stays_exhausted_is_unavailable(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait is bounded."""
+    monkeypatch.setattr("bff.sessions.connect.POOL_WAIT_SECONDS", 0.1)
+    with connect(redis_url, connections=1) as client:
+        held = client.connection_pool.get_connection()
+        with pytest.raises(StoreUnavailable), store_errors():
+            client.get("x")
+        client.connection_pool.release(held)
+
+
+def test_both_clients_reach_a_real_redis(redis_url: str) -> None:
+    """Over a socket too; what one writes the other reads, as bytes."""
+    with connect(redis_url, connections=2) as client:
+        client.set("k", b"\xff")
+
+    async def ask() -> bytes | None:
+        other = connect_async(redis_url, connections=2)
+        try:
+            return await other.get("k")  # type: ignore[no-any-return]
+        finally:
+            await other.aclose()
+
+    assert asyncio.run(ask()) == b"\xff"
