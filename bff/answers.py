@@ -41,7 +41,10 @@ def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
         body, kind = problem(error), PROBLEM_JSON
     else:
         body, kind = render(error), "text/html; charset=utf-8"
-        headers += [(b"content-security-policy", page_policy().encode()), (b"referrer-policy", b"no-referrer")]
+        headers += [
+            (b"content-security-policy", page_policy().encode()),
+            (b"referrer-policy", b"no-referrer"),
+        ]
     headers += [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),

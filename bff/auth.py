@@ -132,7 +132,7 @@ class Auth:
             return self._onward(attempt)
         code = self.provider.check_response(answer)
         signed_in = self.provider.redeem(code, attempt)
-        record = self._begin(signed_in)
+        record = self._begin(signed_in, answer.get("session_state"))
         for replaced in attempt.replaces:
             self._end_replaced(replaced, record)
         response = self._onward(attempt)
@@ -142,7 +142,8 @@ class Auth:
         log.info("signed_in", user=record.meta.user[:16])
         return response
 
-    def _begin(self, signed_in: SignedIn) -> SessionRecord:
+    def _begin(self, signed_in: SignedIn, session_state: str | None) -> SessionRecord:
+        """`session_state` is what OpenID Connect Session Management 1.0 §2 adds to the response."""
         identity, tokens = signed_in.identity, signed_in.tokens
         sid = identity.claims.get("sid")
         named = f"{self.issuer} {sid}".encode() if isinstance(sid, str) else None
@@ -154,8 +155,11 @@ class Auth:
         )
         claims = identity.claims
         hint = claims.get("email") or claims.get("preferred_username") or identity.subject
+        data = {"claims": _public(claims), "hint": hint}
+        if session_state is not None and len(session_state) <= _LONGEST_PARAMETER:
+            data["session_state"] = session_state
         try:
-            return self.sessions.begin(_current(), meta, tokens, {"claims": _public(claims), "hint": hint})
+            return self.sessions.begin(_current(), meta, tokens, data)
         except StoreUnavailable:
             self.later(self.provider.revoke, tokens)  # nobody will ever hold them
             raise
@@ -210,6 +214,8 @@ class Auth:
         claims = list(current["claims"])
         claims.append(_claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
         claims.append(_claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
+        if "session_state" in current:
+            claims.append(_claim("bff:session_state", current["session_state"]))
         return jsonify(claims)
 
     # -- sign-out -----------------------------------------------------------------------------------

@@ -296,6 +296,11 @@ async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
     """Stream the upstream's answer to the browser."""
     try:
         headers = response_headers(response.headers, route.response_headers)
+        if response.status in (
+            204,
+            304,
+        ):  # the length that a 304 may tell is another answer's (RFC 9110 §8.6)
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
         await exchange.send({"type": "http.response.start", "status": response.status, "headers": headers})
         async for piece in response.body():
             await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})

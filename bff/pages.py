@@ -34,8 +34,8 @@ _MESSAGES: dict[type[PublicError], str] = {
         "This sign-in has been finished already, perhaps in another tab or before you went back. "
         "Go back to the start page to see whether you are signed in."
     ),
-    ResponseInvalid: "The identity provider's answer was not as it should be, so nobody has been signed in.",
-    IDTokenInvalid: "What the identity provider said about you could not be verified, so nobody was signed in.",
+    ResponseInvalid: "The identity provider's answer was not as it should be, so nobody is signed in.",
+    IDTokenInvalid: "What the identity provider said about you cannot be verified, so nobody is signed in.",
     CSRFRequired: "This address answers only to pages of this site.",
 }
 

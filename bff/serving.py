@@ -24,6 +24,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
 GRACEFUL_SECONDS = 30
 DEFAULT_HEADER_BYTES = 65_536
+UNASKED_BYTES = 1_048_576
+"""What may still come of a request body after its answer: enough for the answer to be heard first."""
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
 _TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")  # origin-form, visible ASCII, no fragment
@@ -46,17 +48,17 @@ class Protocol(HttpToolsProtocol):
         self.lost = False
         self.on_lost: Callable[[], object] | None = None
         self._in_head = True
-        self._fed = 0  # bytes given to the parser since the head began
+        self._fed = 0  # bytes given to the parser since the head began, or since the last piece of a body
         self._head_bytes = 0  # bytes of the head that the parser has reported
+        self._unasked = 0  # bytes of a body whose request has been answered
         self._refusal: PublicError | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused before
             return
-        if self._in_head:
-            self._fed += len(data)
+        self._fed += len(data)
         super().data_received(data)
-        if self._in_head and self._fed > self.max_header_bytes:
+        if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
             self._refuse(self._refusal)
@@ -71,7 +73,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
         self._in_head = True
-        self._fed = self._head_bytes = 0
+        self._fed = self._head_bytes = self._unasked = 0
 
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)
@@ -89,8 +91,14 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._refusal is None:
-            super().on_body(body)
+        self._fed = 0
+        if self._refusal is not None:
+            return
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._unasked += len(body)
+            if self._unasked > UNASKED_BYTES:  # a body without end must not be read for ever
+                self.transport.close()
 
     def on_message_complete(self) -> None:
         if self._refusal is None:
@@ -106,9 +114,23 @@ class Protocol(HttpToolsProtocol):
             return HeadersTooLarge("The request's headers are too large.")
         if not _TARGET.match(self.url):
             return BadRequest("The request target must be a path on this server.")
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return BadRequest("The request must be HTTP/1.1.")
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+        if hosts > 1 or (hosts == 0 and version != "1.0"):
             return BadRequest("The request must name one Host.")  # RFC 9112 §3.2
+        return self._judge_framing()
+
+    def _judge_framing(self) -> PublicError | None:
+        """Refuse what the parser refuses only when the application has begun, or reads in another way."""
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and codings != [b"chunked"]:
+            return BadRequest("The body must be sent as it is or in chunks.")  # RFC 9112 §6.1
+        sized = any(name == b"content-length" for name, _ in self.headers)
+        if self.parser.should_upgrade() and (codings or sized):
+            # The parser takes such a body for another protocol: the next request could hide in it.
+            return BadRequest("A request for another protocol cannot have a body here.")
         return None
 
     def _refuse(self, error: PublicError) -> None:

@@ -62,6 +62,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._news: asyncio.Future[None] | None = None
         self.complete = False
+        self._ended = False
         self._framed = False
         self.reusable = False
         self._error: _Broken | None = None
@@ -74,8 +75,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.complete or self._error is not None:
-            self.reusable = False  # bytes that no request has asked for: RFC 9112 §9.2
-            self.close()
+            self._discard()  # bytes that no request has asked for: RFC 9112 §9.2
             return
         self._answered = True
         if not self._head.done():
@@ -87,8 +87,8 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail(_Broken("the upstream switched protocols unasked"))
-        except (httptools.HttpParserError, _Broken) as error:
-            self._fail(_Broken(f"the response is malformed: {type(error).__name__}"))
+        except httptools.HttpParserError as error:
+            self._malformed(error)
 
     def eof_received(self) -> bool:
         return False
@@ -112,13 +112,20 @@ class _Connection(asyncio.Protocol):
 
     # -- httptools ----------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._ended:  # a second answer to one request: response splitting
+            self._discard()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self.status:  # trailers, and whatever follows the answer, come the same way: no headers of it
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:
+        if status < 200 or self.status:
             return
+        if status > 599:
+            raise _Broken("the status is none")  # RFC 9110 §15
         self.status = status
         self._framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
         if self._head_only or status in (204, 304):
@@ -138,23 +145,25 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def on_message_complete(self) -> None:
-        if self.status < 200:
+        if not self.status:
             self.headers = []  # an interim response (100, 103): the real one follows
             return
-        self.complete = True
+        if self._ended:
+            return
+        self.complete = self._ended = True
         # Also for HEAD and friends: only the parser knows that the message ended where it should.
         self.reusable = self._parser.should_keep_alive() and not self._head_only
         self._wake()
 
     # -- the exchange -------------------------------------------------------------------------------
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes, waiting while the upstream does not take them."""
+    async def write(self, data: bytes, patience: float) -> None:
+        """Send bytes, waiting while the upstream does not take them, but no longer than `patience`."""
         if self.closed or self.transport is None:
             raise self._error or _Broken("the connection was lost", virgin=not self._answered)
         self.transport.write(data)
         if not self._writable.is_set():
-            await self._writable.wait()
+            await _within(patience, self._writable.wait())
 
     async def head(self) -> None:
         """Wait for the response head."""
@@ -189,6 +198,17 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         if self.transport is not None:
             self.transport.abort()
+
+    def _discard(self) -> None:
+        """Close after a whole answer: what has come of it stays to be read."""
+        self.reusable = False
+        self.close()
+
+    def _malformed(self, error: Exception) -> None:
+        if self.complete:  # what follows the answer is garbage, the answer itself is not
+            self._discard()
+        else:
+            self._fail(_Broken(f"the response is malformed: {type(error).__name__}"))
 
     def _fail(self, error: _Broken) -> None:
         self._error = self._error or error
@@ -231,13 +251,20 @@ class Response:
 
     def finish(self) -> None:
         """Give the connection back, or close it if the exchange was cut short."""
-        sent = self.sender is None or (self.sender.done() and not self.sender.cancelled())
-        if self.sender is not None and not sent:
-            self.sender.cancel()
-        if sent and self._connection.complete and self._connection.reusable:
+        if self._sent() and self._connection.complete and self._connection.reusable:
             self._origin.keep(self._connection)
         else:
             self._connection.close()
+
+    def _sent(self) -> bool:
+        """Whether the request went out whole: after half a body, the next request would be taken for the
+        rest of it (request smuggling). A sender that is still at it stops."""
+        if self.sender is None:
+            return True
+        if not self.sender.done():
+            self.sender.cancel()
+            return False
+        return not self.sender.cancelled() and self.sender.exception() is None
 
 
 class Origin:
@@ -289,11 +316,13 @@ class Origin:
         connection.begin(head_only=method == "HEAD")
         sender: asyncio.Task[None] | None = None
         try:
-            await connection.write(head)
+            await connection.write(head, patience)
             if body is None:
                 await _within(patience, connection.head_done)
             else:
-                sender = asyncio.create_task(_send_body(connection, body, chunked=not _sized(headers)))
+                sender = asyncio.create_task(
+                    _send_body(connection, body, patience, chunked=not _sized(headers))
+                )
                 await _head_while_sending(connection, sender, patience)
         except BaseException:
             if sender is not None:
@@ -351,12 +380,14 @@ async def _head_while_sending(connection: _Connection, sender: asyncio.Task[None
     await _within(patience, connection.head_done)
 
 
-async def _send_body(connection: _Connection, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+async def _send_body(
+    connection: _Connection, body: AsyncIterable[bytes], patience: float, *, chunked: bool
+) -> None:
     async for piece in body:
         if piece:
-            await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, patience)
     if chunked:
-        await connection.write(b"0\r\n\r\n")
+        await connection.write(b"0\r\n\r\n", patience)
 
 
 def _sized(headers: Headers) -> bool:

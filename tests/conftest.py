@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+from hypothesis import settings
 
 from tests.fakes import Backend, FakeClock, Rig, fake_backend
+
+# A busy machine makes an example slow now and then; that is no failure.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 NO_REDIS = (
     "redis-server is not on PATH; to run these tests, install it "
@@ -29,7 +34,18 @@ def redis_process() -> Iterator[str]:
         pytest.skip(NO_REDIS)
     with tempfile.TemporaryDirectory(prefix="bff-redis-") as folder:  # short: a socket's path has 107 bytes
         socket = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
+        options = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--dir",
+            folder,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             url = f"unix://{socket}"

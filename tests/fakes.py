@@ -55,7 +55,9 @@ def head(
     return RequestHead(method, path, query, raw, peer)
 
 
-def token_set(clock: Callable[[], float], name: str = "1", *, lives: float | None = 300, **more: Any) -> TokenSet:
+def token_set(
+    clock: Callable[[], float], name: str = "1", *, lives: float | None = 300, **more: Any
+) -> TokenSet:
     """Tokens with telling names, obtained now and living for so many seconds."""
     now = clock()
     values: dict[str, Any] = {

@@ -129,14 +129,18 @@ def test_forwarding_headers_of_anybody(stack: Stack, browser: Browser, headers: 
     """Without trusted proxies nothing about the request follows from such headers (RFC 9700 §4.13)."""
     answer = browser.get("/bff/login", headers)
     assert answer.status == 302
-    assert re.search(rf"redirect_uri=http%3A%2F%2Flocalhost%3A{stack.port}%2Fbff%2Fcallback", answer.get("location"))
+    assert re.search(
+        rf"redirect_uri=http%3A%2F%2Flocalhost%3A{stack.port}%2Fbff%2Fcallback", answer.get("location")
+    )
     browser.cookies["bff"] = stack.plant()
     assert browser.get("/weather", CSRF | headers).status == 200
     seen = stack.upstream.requests[-1]
     assert seen.get("x-forwarded-for") == "127.0.0.1"
     assert seen.get("x-forwarded-host") == f"localhost:{stack.port}"
     assert seen.get("x-forwarded-proto") == "http"
-    assert not [name for name, _ in seen.headers if name in ("forwarded", "x-forwarded-prefix", "x-original-url")]
+    assert not [
+        name for name, _ in seen.headers if name in ("forwarded", "x-forwarded-prefix", "x-original-url")
+    ]
 
 
 def test_trusted_proxy(module_store: Store) -> None:
@@ -171,7 +175,9 @@ def test_underscores(browser: Browser) -> None:
     assert browser.get("/bff/login", FOLDED).status == 302
 
 
-@pytest.mark.parametrize("target", ["/weather/../bff/user", "/weather%2f..%2fbff", "/%62ff/user", "/weather/%2e%2e/x"])
+@pytest.mark.parametrize(
+    "target", ["/weather/../bff/user", "/weather%2f..%2fbff", "/%62ff/user", "/weather/%2e%2e/x"]
+)
 def test_paths_that_could_be_read_in_two_ways(browser: Browser, target: str) -> None:
     """Dot segments and encoded slashes are refused; an encoded letter is the letter."""
     answer = browser.api(target)

@@ -35,7 +35,9 @@ def _endpoint(path: str) -> Endpoint:
         (_endpoint("/health/live"), head(), False),
     ],
 )
-def test_who_looks_at_the_answer(entry: Endpoint | Route | None, request_head: RequestHead, page: bool) -> None:
+def test_who_looks_at_the_answer(
+    entry: Endpoint | Route | None, request_head: RequestHead, page: bool
+) -> None:
     """Pages for people, problem documents for everything else; the sign-out is both."""
     assert is_page(entry, request_head) is page
 

@@ -92,7 +92,18 @@ GOOD = ATTEMPTS.seal(attempt())[1]
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "====", "*" * 80, "ü" * 80, GOOD[:-4], "B" + GOOD[1:], GOOD + "AAAA", '"' + GOOD + '"', "A" * 5000],
+    [
+        "",
+        "x",
+        "====",
+        "*" * 80,
+        "ü" * 80,
+        GOOD[:-4],
+        "B" + GOOD[1:],
+        GOOD + "AAAA",
+        '"' + GOOD + '"',
+        "A" * 5000,
+    ],
 )
 def test_hostile_cookies_are_no_attempts(value: str) -> None:
     """Anything altered, cut, quoted or endless is none of ours, and no error."""

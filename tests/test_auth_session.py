@@ -57,7 +57,7 @@ def logout_url(browser: Browser) -> str:
 
 
 def test_user(browser: Browser) -> None:
-    """Claims as an array of type and value: one entry for each member of an array, and our own beside them."""
+    """An array of claims: one entry for each member of an array claim, and our own beside them."""
     answer = browser.api("/bff/user")
     claims = claims_of(answer)
     assert answer.get("cache-control") == "no-store"
@@ -71,9 +71,23 @@ def test_user(browser: Browser) -> None:
     assert 1795 <= left <= 1800
 
 
+def test_session_state_is_handed_on(stack: Stack) -> None:
+    """A `session_state` of the provider's answer is there for the front end, and only then."""
+    plain = claims_of(stack.sign_in(stack.browser()).api("/bff/user"))
+    told = claims_of(stack.sign_in(stack.browser(), session_state="abc.def").api("/bff/user"))
+    assert "bff:session_state" not in plain
+    assert told["bff:session_state"] == ["abc.def"]
+
+
 def test_protocol_claims_are_absent(stack: Stack, browser: Browser) -> None:
     """What speaks to the protocol is not the front end's business."""
-    stack.provider.claims |= {"azp": "web-client", "token_use": "id", "origin_jti": "x", "nbf": 1, "c_hash": "x"}
+    stack.provider.claims |= {
+        "azp": "web-client",
+        "token_use": "id",
+        "origin_jti": "x",
+        "nbf": 1,
+        "c_hash": "x",
+    }
     claims = claims_of(stack.sign_in(stack.browser()).api("/bff/user"))
     kept = {"sub", "auth_time", "email", "name", "groups", "bff:logout_url", "bff:session_expires_in"}
     assert claims.keys() == kept
@@ -85,7 +99,12 @@ def test_claims_of_every_kind(stack: Stack) -> None:
     stack.provider.claims |= odd
     claims = claims_of(stack.sign_in(stack.browser()).api("/bff/user"))
     assert claims["address"] == [{"city": "Bern"}]
-    assert (claims["email_verified"], claims["age"], claims["none"], claims["é"]) == ([True], [7], [None], ["ü"])
+    assert (claims["email_verified"], claims["age"], claims["none"], claims["é"]) == (
+        [True],
+        [7],
+        [None],
+        ["ü"],
+    )
     assert "empty" not in claims
 
 
@@ -344,7 +363,9 @@ def test_cross_site_sign_out_deletes_no_cookie(stack: Stack) -> None:
     assert [answer.all("set-cookie") for answer in answers] == [[], [], [], []]
 
 
-@pytest.mark.parametrize("reply", [Reply(500), HTML, Reply(drop=True), Reply(400, {"error": "x"}), Reply(delay=1.5)])
+@pytest.mark.parametrize(
+    "reply", [Reply(500), HTML, Reply(drop=True), Reply(400, {"error": "x"}), Reply(delay=1.5)]
+)
 def test_sign_out_without_the_provider(stack: Stack, browser: Browser, reply: Reply) -> None:
     """Whatever the revocation endpoint does, the session here is over."""
     stack.provider.replies["revoke"] = reply
@@ -361,7 +382,9 @@ def test_large_form(stack: Stack, browser: Browser) -> None:
     assert error_page(answer, 413) == "body_too_large"
 
 
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain", "é/é", ""])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "multipart/form-data; boundary=x", "text/plain", "é/é", ""]
+)
 def test_body_of_another_kind(stack: Stack, browser: Browser, kind: str) -> None:
     """A body that is no form has no `sid`, and breaks nothing."""
     headers = {"Origin": stack.origin, "Content-Type": kind}

@@ -230,7 +230,7 @@ def test_secure_cookies(module_store: Store) -> None:
 
 def test_callback_by_post(stack: Stack, browser: Browser) -> None:
     """A response that is posted is read from its body."""
-    assert browser.post("/bff/callback", **begin(stack, browser)).status == 200
+    assert browser.post("/bff/callback", {}, **begin(stack, browser)).status == 200
 
 
 def test_session_id_is_new(stack: Stack, browser: Browser) -> None:
@@ -353,7 +353,9 @@ TOKEN_FAILURES: list[tuple[Reply, int, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "code"), TOKEN_FAILURES, ids=[f"{r.status} {r.raw()[:20]!r}" for r, *_ in TOKEN_FAILURES]
+    ("reply", "status", "code"),
+    TOKEN_FAILURES,
+    ids=[f"{r.status} {r.raw()[:20]!r}" for r, *_ in TOKEN_FAILURES],
 )
 def test_redeem_failure(stack: Stack, browser: Browser, reply: Reply, status: int, code: str) -> None:
     """Whatever the token endpoint does, the person sees a page with its code and is not signed in."""
@@ -367,7 +369,13 @@ def test_redeem_failure(stack: Stack, browser: Browser, reply: Reply, status: in
 
 @pytest.mark.parametrize(
     "claims",
-    [{"nonce": "another"}, {"iss": "https://evil.example"}, {"aud": ["other"]}, {"exp": 10**400}, {"sub": None}],
+    [
+        {"nonce": "another"},
+        {"iss": "https://evil.example"},
+        {"aud": ["other"]},
+        {"exp": 10**400},
+        {"sub": None},
+    ],
     ids=lambda claims: str(claims)[:30],
 )
 def test_id_token_failure(stack: Stack, browser: Browser, claims: dict[str, Any]) -> None:
@@ -391,7 +399,9 @@ def test_silent_sign_in(stack: Stack, browser: Browser, error: str) -> None:
     assert 'url=/x"' in answer.text
 
 
-@pytest.mark.parametrize("changes", [{"error": "access_denied"}, {"error": "login_required", "iss": "https://x"}])
+@pytest.mark.parametrize(
+    "changes", [{"error": "access_denied"}, {"error": "login_required", "iss": "https://x"}]
+)
 def test_silent_sign_in_that_fails(stack: Stack, browser: Browser, changes: dict[str, str]) -> None:
     """After prompt=none other errors are failures, and so is an answer of another issuer."""
     error_page(browser.callback(begin(stack, browser, "/bff/login?prompt=none", **changes)), 400)

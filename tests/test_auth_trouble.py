@@ -150,7 +150,10 @@ def test_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:
 def changed_key(stack: Stack, browser: Browser, own_store: Store, *keys: str) -> Iterator[Stack]:
     """The same deployment started anew with other keys, in front of the same browser."""
     with running(
-        own_store, provider=stack.provider, redis_prefix=stack.settings.redis_prefix, secret_keys=",".join(keys)
+        own_store,
+        provider=stack.provider,
+        redis_prefix=stack.settings.redis_prefix,
+        secret_keys=",".join(keys),
     ) as restarted:
         browser._port, browser.origin = restarted.port, restarted.origin
         browser._host = restarted.origin.removeprefix("http://")

@@ -66,7 +66,9 @@ def test_every_command_helps(command: str, option: str) -> None:
     assert len(result.output.splitlines()) > 3
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["keys", "old"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["keys", "old"]]
+)
 def test_a_wrong_word_is_a_usage_error(arguments: list[str]) -> None:
     """A mistyped command says so and does nothing."""
     result = run(*arguments)

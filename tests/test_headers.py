@@ -15,7 +15,9 @@ ORIGIN = (b"https", b"app.example.com")
 
 def passed(*headers: tuple[str, str], token: str | None = "T") -> list[tuple[bytes, bytes]]:
     """What the upstream gets for these request headers."""
-    return upstream_headers(head(*headers), host=b"api:5001", client="203.0.113.7", origin=ORIGIN, token=token)
+    return upstream_headers(
+        head(*headers), host=b"api:5001", client="203.0.113.7", origin=ORIGIN, token=token
+    )
 
 
 ADDED = {
@@ -96,7 +98,13 @@ def test_what_no_list_names_does_not_pass_upstream(name: str) -> None:
 
 @pytest.mark.parametrize(
     "connection",
-    [["X-Forwarded-Host"], ["close, Authorization"], ["host"], ["X-Request-Id,x-forwarded-for"], ["\tAUTHORIZATION "]],
+    [
+        ["X-Forwarded-Host"],
+        ["close, Authorization"],
+        ["host"],
+        ["X-Request-Id,x-forwarded-for"],
+        ["\tAUTHORIZATION "],
+    ],
 )
 def test_connection_cannot_nominate_ours_away(connection: list[str]) -> None:
     """`Connection: Authorization` would have other proxies drop what they had just added."""
@@ -198,7 +206,9 @@ def test_no_route_lets_these_back(name: str, wanted: bool) -> None:
     assert response_headers([(name.encode(), b"x")], extra) == [(b"cache-control", b"no-store")]
 
 
-@pytest.mark.parametrize("name", ["x-powered-by", "x-internal", "content-security-policy", "alt-svc", "x_total_count"])
+@pytest.mark.parametrize(
+    "name", ["x-powered-by", "x-internal", "content-security-policy", "alt-svc", "x_total_count"]
+)
 def test_other_headers_come_back_where_the_route_says_so(name: str) -> None:
     """Dropped by default, passed where the route names them."""
     pair = (name.encode(), b"x")

@@ -1,4 +1,4 @@
-"""Log lines: one format for our events and the libraries', on standard error, and nothing too much in them."""
+"""Log lines: one format for our events and the libraries', on standard error, and no secret in them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(line)["event"] == "gone wrong"
 
 
-@pytest.mark.parametrize("name", ["authlib", "authlib.oauth2.client", "urllib3.connectionpool", "requests", "asyncio"])
+@pytest.mark.parametrize(
+    "name", ["authlib", "authlib.oauth2.client", "urllib3.connectionpool", "requests", "asyncio"]
+)
 def test_talkative_libraries_are_quiet_even_in_debug(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Below a warning they would log the PKCE verifier and addresses with their queries."""
     configure("debug", "json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
@@ -68,7 +69,15 @@ def test_static_files(browser: Browser) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/static/", "/static", "/static/no.css", "/static/page.html", "/page.html", "/templates/page.html", "/favicon.ico"],
+    [
+        "/static/",
+        "/static",
+        "/static/no.css",
+        "/static/page.html",
+        "/page.html",
+        "/templates/page.html",
+        "/favicon.ico",
+    ],
 )
 def test_what_is_not_there(browser: Browser, target: str) -> None:
     """Everything else is 404 as a problem document, templates and folders too."""
@@ -78,7 +87,13 @@ def test_what_is_not_there(browser: Browser, target: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/static/../settings.py", "/static/%2e%2e/app.py", "/static//page.css", "/static/%2Fetc/passwd", "/static/a\\b"],
+    [
+        "/static/../settings.py",
+        "/static/%2e%2e/app.py",
+        "/static//page.css",
+        "/static/%2Fetc/passwd",
+        "/static/a\\b",
+    ],
 )
 def test_static_path_that_climbs(browser: Browser, target: str) -> None:
     """Paths that could leave the folder are refused outright."""
@@ -151,7 +166,7 @@ def test_headers_of_every_answer(
     assert answer.get("cross-origin-resource-policy") == "same-origin"
     assert answer.get("content-security-policy").startswith(POLICY)
     assert answer.get("strict-transport-security") == "", "over http it would be ignored"
-    assert parsedate_to_datetime(answer.get("date"))
+    assert abs(parsedate_to_datetime(answer.get("date")).timestamp() - time.time()) < 60
     assert answer.all("server") == answer.all("x-powered-by") == []
     assert not [name for name, _ in answer.headers if name.startswith("access-control-")]
     if target.startswith("/bff/") or status >= 400:

@@ -199,7 +199,9 @@ def test_claim_within_the_rules(
     scripted: ScriptedProvider, provider: Provider, claims: dict[str, object]
 ) -> None:
     """What the standard allows is accepted: one audience in an array, a clock a little off, no at_hash."""
-    scripted.claims |= claims
+    elapsed = int(time.time()) - NOW  # since the table was written down
+    times = ("exp", "iat", "nbf")
+    scripted.claims |= {k: v + elapsed if k in times else v for k, v in claims.items()}  # type: ignore[operator]
     assert accepted(scripted, provider)
 
 

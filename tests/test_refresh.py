@@ -125,15 +125,16 @@ def test_a_due_token_is_refreshed_beside_the_request(rig: Rig) -> None:
 
 
 def test_a_dead_token_costs_fifty_requests_one_redeem(rig: Rig) -> None:
-    """All wait for the same refresh, and all go on with its token."""
-    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=0.1)
+    """All wait for the same refresh, which asks Redis once for all of them, and go on with its token."""
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=0.1), flaky(rig)
 
     async def work(refresher: Refresher) -> list[Outcome]:
         return await asyncio.gather(*[refresher.usable(record) for _ in range(50)])
 
-    outcomes = run(rig, provider, work)
+    outcomes = run(rig, provider, work, store=store)
     assert [access_token(outcome) for outcome in outcomes] == ["access-2"] * 50
     assert provider.redeemed == ["refresh-1"]
+    assert store.leases == 1
 
 
 @pytest.mark.parametrize("age", [DUE, DEAD])
@@ -168,9 +169,12 @@ def test_one_session_waits_for_no_other(rig: Rig) -> None:
     rig.clock.advance(DEAD)
 
     async def work(refresher: Refresher) -> list[Outcome]:
-        return await asyncio.gather(refresher.usable(one), refresher.usable(two))
+        return list(await asyncio.gather(refresher.usable(one), refresher.usable(two)))
 
-    assert [access_token(outcome) for outcome in run(rig, provider, work)] == ["next-access-1", "next-access-a"]
+    assert [access_token(outcome) for outcome in run(rig, provider, work)] == [
+        "next-access-1",
+        "next-access-a",
+    ]
 
 
 def _next(rig: Rig, tokens: TokenSet) -> TokenSet:
@@ -252,7 +256,7 @@ def test_the_pause_grows_and_is_bounded(rig: Rig) -> None:
             await refresher.usable(load(rig))
             await refresher.drain()
             if failed:
-                pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))  # type: ignore[operator]
+                pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))
             rig.client.delete(record.key + ":lease")
 
     run(rig, provider, work)
@@ -290,7 +294,9 @@ def test_after_a_success_a_session_pauses_too(rig: Rig) -> None:
     assert record.tokens != late
 
 
-def test_waiting_ends_two_seconds_after_the_providers_deadline(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_two_seconds_after_the_providers_deadline(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A provider that hangs costs a waiting request so much and no more; the refresh itself goes on."""
     monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 0.2)
     record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
@@ -331,9 +337,7 @@ def test_a_lease_does_not_run_out_while_its_redeem_waits_for_a_thread(
     """With every thread busy at a slow provider, another process must not redeem the same token."""
     monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.05)
     provider = FakeProvider(lambda tokens, _: Refreshed(_next(rig, tokens)), delay=0.3)
-    records = [
-        rig.begin(letter * 43, token_set(rig.clock, letter, lives=LIFE)) for letter in "abc"
-    ]
+    records = [rig.begin(letter * 43, token_set(rig.clock, letter, lives=LIFE)) for letter in "abc"]
     rig.clock.advance(DEAD)
 
     async def work() -> None:
@@ -376,7 +380,9 @@ def test_invalid_grant_for_replaced_tokens_ends_nothing(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("age", [DUE, DEAD])
-def test_an_answer_that_is_not_for_this_user_is_neither_used_nor_asked_for_again(rig: Rig, age: float) -> None:
+def test_an_answer_that_is_not_for_this_user_is_neither_used_nor_asked_for_again(
+    rig: Rig, age: float
+) -> None:
     """The redeem was answered, so the refresh token is used up; the old access token lives out its time."""
     record, provider = aged(rig, age), FakeProvider(lambda _tokens, _number: Unrenewable("sub differs"))
 
@@ -439,11 +445,16 @@ def test_signing_out_in_another_process_ends_the_wait(rig: Rig) -> None:
 
 
 class Flaky(SessionStore):
-    """A store that is down at certain calls."""
+    """A store that is down at certain calls, and counts leases."""
 
     down = 0
     """So many saves of tokens fail."""
     release_down = False
+    leases = 0
+
+    def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
+        self.leases += 1
+        return super().lease(record, owner, seconds)
 
     def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
         if self.down:
@@ -551,7 +562,7 @@ def test_draining_waits_for_the_save(rig: Rig) -> None:
 
 
 def test_an_error_beside_the_request_is_a_line_in_the_log(rig: Rig) -> None:
-    """Nobody waits for a refresh inside the leeway: what goes wrong in it must not vanish, nor say a token."""
+    """Nobody waits for a refresh inside the leeway: what goes wrong in it must not vanish."""
 
     def crash(_tokens: TokenSet, _number: int) -> Refreshed:
         raise RuntimeError("with access-1 in it")

@@ -119,7 +119,23 @@ def test_paths_that_servers_read_in_different_ways_are_refused(path: bytes) -> N
 
 
 PATH_PIECES = st.sampled_from(
-    [b"/", b"/", b".", b"..", b"a", b"weather", b"%2e", b"%2E", b"%2f", b"%41", b"%c3", b"%", b"%25", b";", b"%3B"]
+    [
+        b"/",
+        b"/",
+        b".",
+        b"..",
+        b"a",
+        b"weather",
+        b"%2e",
+        b"%2E",
+        b"%2f",
+        b"%41",
+        b"%c3",
+        b"%",
+        b"%25",
+        b";",
+        b"%3B",
+    ]
     + [b"\\", b"?", b"#", b" ", b"\n", b"\x00", b"\xff", b"~", b"-", b"@", b"%7e", b"%00", b"%20"]
 )
 PATHS = st.one_of(
@@ -191,7 +207,18 @@ def test_the_longest_match_at_a_segment_boundary_wins(path: str, found: str) -> 
 
 @pytest.mark.parametrize(
     "path",
-    ["/weatherman", "/weather-admin", "/Weather", "/api", "/api/", "/api/v10", "/bff", "/bff/", "/bff/user/", "/x"]
+    [
+        "/weatherman",
+        "/weather-admin",
+        "/Weather",
+        "/api",
+        "/api/",
+        "/api/v10",
+        "/bff",
+        "/bff/",
+        "/bff/user/",
+        "/x",
+    ]
     + ["/bff/nothing", "/health", "/health/live/", "/staticx", "/ab", "/weather%20", "/weather:80"],
 )
 def test_what_no_route_names_is_not_found(path: str) -> None:
@@ -279,7 +306,21 @@ def test_a_route_of_the_file() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "files", "/files/", "//files", "/a//b", "/a/../b", "/a/.", "/a?b", "/a#b", "/a;b", "/a b", "/a%2fb"]
+    [
+        "",
+        "/",
+        "files",
+        "/files/",
+        "//files",
+        "/a//b",
+        "/a/../b",
+        "/a/.",
+        "/a?b",
+        "/a#b",
+        "/a;b",
+        "/a b",
+        "/a%2fb",
+    ]
     + ["/%41", "/caf%c3%a9", "/café", "/a\\b", "/a\n", "/{id}", "http://up/files"]
     + ["/bff", "/bff/x", "/bff/user", "/health", "/health/x", "/static", "/static/x"],
 )

@@ -10,7 +10,9 @@ from bff.sealing import KEY_BYTES, Keyring, NotAuthentic, UnknownKey, new_key, p
 from tests.fakes import KEY, OTHER_KEY
 
 RING = Keyring([KEY])
-GOLDEN = bytes.fromhex("010c93b8b407f2e5353c50c9ecee9f34b46ffaf3727acdb77252a701c5832af1c5c1953558ad1b8d347125969ee4a5f1")
+GOLDEN = bytes.fromhex(
+    "010c93b8b407f2e5353c50c9ecee9f34b46ffaf3727acdb77252a701c5832af1c5c1953558ad1b8d347125969ee4a5f1"
+)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=50))

@@ -51,7 +51,16 @@ def test_session_ids_are_256_random_bits() -> None:
 
 @pytest.mark.parametrize(
     "sid",
-    ["", "a" * 42, "a" * 44, "a" * 42 + "=", "a" * 42 + ".", "a" * 42 + "\n", "a" * 43 + "\n", "\n" + "a" * 43]
+    [
+        "",
+        "a" * 42,
+        "a" * 44,
+        "a" * 42 + "=",
+        "a" * 42 + ".",
+        "a" * 42 + "\n",
+        "a" * 43 + "\n",
+        "\n" + "a" * 43,
+    ]
     + ["é" * 43, "a" * 42 + "/", " " + "a" * 42, "a" * 100_000, "{" + "a" * 42],
     ids=lambda sid: ascii(sid[:50]),
 )
@@ -83,7 +92,7 @@ def test_pairs_that_read_the_same_are_kept_apart() -> None:
 
 def test_all_keys_of_a_session_share_a_slot() -> None:
     """The digest is the hash tag, whatever the prefix is."""
-    assert ONE == f"bff:{{{digest('one')}}}"
+    assert f"bff:{{{digest('one')}}}" == ONE
 
 
 def test_a_record_comes_back() -> None:

@@ -241,7 +241,9 @@ def test_cookies_are_as_secure_as_the_public_url() -> None:
     assert not load(BASE | DEVELOPMENT | {"BFF_PUBLIC_URL": "http://localhost:5003"}).secure
 
 
-@pytest.mark.parametrize("issuer", ["https://issuer.example/pool/", "https://issuer.example", "https://issuer.example/"])
+@pytest.mark.parametrize(
+    "issuer", ["https://issuer.example/pool/", "https://issuer.example", "https://issuer.example/"]
+)
 def test_the_issuer_stays_as_it_stands(issuer: str) -> None:
     """It is compared byte for byte, a trailing slash included."""
     assert load(BASE | {"BFF_OIDC_ISSUER": issuer}).oidc_issuer == issuer
@@ -285,6 +287,15 @@ def test_no_secret_in_repr_str_or_dump() -> None:
         assert "s3cr3t" not in shown
         assert GOOD_KEY not in shown
         assert repr(settings.keys[0]) not in shown
+
+
+def test_no_secret_in_the_validators_own_error() -> None:
+    """Also who builds settings without `load` finds no value in what goes wrong."""
+    values = {name.removeprefix("BFF_").lower(): value for name, value in BASE.items()}
+    with pytest.raises(ValueError) as caught:
+        Settings(**values | {"secret_keys": "s3cr3t-key", "redis_url": "s3cr3t-url", "bind": "s3cr3t-bind"})  # type: ignore[arg-type]
+    assert "secret_keys" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -447,11 +458,11 @@ def test_a_route_and_its_defaults(toml: TOMLFile) -> None:
 def test_a_bad_route_is_named_by_its_place(toml: TOMLFile, text: str, name: str) -> None:
     """One problem, with the number of the table; and no false one about a missing API."""
     (problem,) = problems(without("BFF_API_URL") | toml(f"[[routes]]\n{text}"))
-    assert problem.startswith(name) or problem.startswith(name + "[")
+    assert problem.startswith(name)
     assert "s3cr3t" not in problem
 
 
 def test_settings_are_frozen() -> None:
     """Read once: nothing changes them afterwards."""
     with pytest.raises(ValueError, match="frozen"):
-        load(BASE).bind = "0.0.0.0:1"  # type: ignore[misc]
+        load(BASE).bind = "0.0.0.0:1"

@@ -59,9 +59,7 @@ def test_refresh_is_due_late_enough(lifetime: float, leeway: float, jitter: floa
     assert at == pytest.approx(1000 + due_after)
 
 
-@given(
-    st.floats(1, 1e6), st.floats(0, 1e6), st.floats(0, 1), st.floats(0, 2e6)
-)
+@given(st.floats(1, 1e6), st.floats(0, 1e6), st.floats(0, 1), st.floats(0, 2e6))
 def test_a_due_token_is_always_usable_and_young_ones_are_never_due(
     lifetime: float, leeway: float, jitter: float, age: float
 ) -> None:

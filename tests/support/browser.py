@@ -54,7 +54,7 @@ class Browser:
         """GET as our own script sends it."""
         return self.request("GET", target, CSRF, **options)
 
-    def post(self, target: str, headers: Mapping[str, str] | None = None, **form: str) -> Answer:
+    def post(self, target: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Answer:
         """POST a form."""
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.request("POST", target, kind | dict(headers or {}), urlencode(form).encode())

@@ -14,13 +14,15 @@ from tests.support.provider import ScriptedProvider
 from tests.support.stack import environment
 
 Clock = Callable[[], float]
+PATIENCE_SECONDS = 0.4
 
 
 def client_of(scripted: ScriptedProvider, clock: Clock = time.time, **settings: str) -> Provider:
     """The provider as the BFF sees it; `settings` are named as in `BFF_…`, in lower case."""
     environ = environment(5003, scripted, "redis://127.0.0.1:1/0", "http://127.0.0.1:1")
     environ |= {f"BFF_{name.upper()}": value for name, value in settings.items()}
-    return Provider(load(environ), clock)
+    impatient = {"provider_timeout_seconds": PATIENCE_SECONDS}  # the setting itself counts whole seconds
+    return Provider(load(environ).model_copy(update=impatient), clock)
 
 
 def begin(provider: Provider, **parameters: str) -> tuple[str, Attempt]:

@@ -265,7 +265,7 @@ class ScriptedProvider:
         return Reply(body=self.token_answer(grant), headers={"Cache-Control": "no-store"})
 
     def start(self) -> None:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.004,), daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()

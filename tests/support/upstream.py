@@ -72,7 +72,8 @@ class Wire:
     def reset(self) -> None:
         """Close with a reset, as a crashed host does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+        self.file.close()
+        self.socket.close()
 
     def close(self) -> None:
         self.file.close()

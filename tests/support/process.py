@@ -1,0 +1,66 @@
+"""`bff serve` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.provider import ScriptedProvider
+from tests.support.stack import environment, free_port
+from tests.support.upstream import ScriptedUpstream
+from tests.support.wire import Closed, exchange, until
+
+
+class ServeProcess:
+    """The running command; `output` is what it wrote, once it has been stopped."""
+
+    def __init__(self, port: int, environ: dict[str, str], output: Path) -> None:
+        self.port = port
+        self._output = output
+        with output.open("wb") as file:
+            command = [sys.executable, "-m", "bff", "serve"]
+            self._process = subprocess.Popen(command, env=environ, stdout=file, stderr=file)
+
+    def ready(self) -> bool:
+        """Whether it answers, and knows its provider and its store."""
+        try:
+            answer = exchange(self.port, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        except (OSError, Closed):
+            return False
+        return answer.status == 200
+
+    def stop(self) -> tuple[int, str]:
+        """Ask it to end; its exit code and everything that it wrote."""
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(15)
+        return code, self._output.read_text()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def serve_process(
+    provider: ScriptedProvider, store_url: str, upstream: ScriptedUpstream, toml: str = "", **settings: str
+) -> Iterator[ServeProcess]:
+    """`bff serve` for the length of a block; `settings` are named as in `BFF_…`, in lower case."""
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        config = Path(folder) / "bff.toml"
+        config.write_text(toml.replace("UPSTREAM", upstream.url))
+        environ = environment(port, provider, store_url, upstream.url)
+        environ |= {"BFF_WORKERS": "1", "BFF_LOG_FORMAT": "json", "BFF_CONFIG": str(config)}
+        environ |= {f"BFF_{name.upper()}": value for name, value in settings.items()}
+        process = ServeProcess(port, environ | {"PATH": os.environ["PATH"]}, Path(folder) / "output")
+        try:
+            assert until(process.ready, within=15), "it is not ready"
+            yield process
+        finally:
+            process.kill()
