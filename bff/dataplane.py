@@ -128,8 +128,7 @@ class DataPlane:
         if not exchange.started:
             page = is_page(entry, head)
             await exchange.answer(error_answer(failure, self._render_page if page else None))
-            return
-        raise failure  # the server closes the connection: a cut answer must not look whole
+        # Otherwise the server closes the connection on an answer that has no end: it must not look whole.
 
     def _admit_target(self, head: RequestHead) -> str:
         path = canonical(head.path)
@@ -296,10 +295,8 @@ async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
     """Stream the upstream's answer to the browser."""
     try:
         headers = response_headers(response.headers, route.response_headers)
-        if response.status in (
-            204,
-            304,
-        ):  # the length that a 304 may tell is another answer's (RFC 9110 §8.6)
+        if response.status in (204, 304):
+            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         await exchange.send({"type": "http.response.start", "status": response.status, "headers": headers})
         async for piece in response.body():

@@ -471,7 +471,7 @@ def test_chunked_body_too_large(stack: Stack, sid: str) -> None:
         answer = connection.answer()
         sender.join(10)
     assert (answer.status, answer.code) == (413, "body_too_large")
-    assert stack.upstream.gone.wait(2)
+    assert stack.upstream.lost(stack.upstream.requests[0])
     assert whole == []
 
 
@@ -628,7 +628,7 @@ def test_browser_that_leaves(stack: Stack, sid: str) -> None:
             assert until(lambda: stack.upstream.requests)
             if script is streams:
                 connection._file.read(100_000)
-        assert stack.upstream.gone.wait(1), script.__name__
+        assert stack.upstream.lost(stack.upstream.requests[0], within=1), script.__name__
 
 
 def test_browser_that_leaves_while_sending(stack: Stack, sid: str) -> None:
@@ -636,7 +636,7 @@ def test_browser_that_leaves_while_sending(stack: Stack, sid: str) -> None:
     with line(stack.port) as connection:
         connection.send(head(stack, sid, "POST", "/api", "Content-Length: 1000") + b"half")
         assert until(lambda: stack.upstream.requests)
-    assert stack.upstream.gone.wait(2)
+    assert stack.upstream.lost(stack.upstream.requests[0])
     assert len(stack.upstream.requests) == 1
     assert len(stack.upstream.requests[0].body) < 1000
 

@@ -1,4 +1,4 @@
-"""Connections to Redis that fail fast: bounded pools that wait, short time-outs, two quick retries."""
+"""Connections to Redis that fail fast: bounded pools that wait, short time-outs, one quick retry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 CONNECT_SECONDS = 0.5
-ANSWER_SECONDS = 0.9
+ANSWER_SECONDS = 0.7
 POOL_WAIT_SECONDS = 1.0
+RETRIES = 1
 _BACKOFF = {"cap": 0.1, "base": 0.02}
 
 
@@ -35,7 +36,7 @@ def connect(url: str, *, connections: int) -> redis.Redis:
         url,
         max_connections=connections,
         timeout=POOL_WAIT_SECONDS,
-        retry=Retry(ExponentialBackoff(**_BACKOFF), 2),
+        retry=Retry(ExponentialBackoff(**_BACKOFF), RETRIES),
         **options,
     )
     return redis.Redis.from_pool(pool)  # closed with the client
@@ -50,7 +51,7 @@ def connect_async(url: str, *, connections: int) -> redis.asyncio.Redis:
         url,
         max_connections=connections,
         timeout=POOL_WAIT_SECONDS,
-        retry=AsyncRetry(ExponentialBackoff(**_BACKOFF), 2),
+        retry=AsyncRetry(ExponentialBackoff(**_BACKOFF), RETRIES),
         **options,
     )
     return redis.asyncio.Redis.from_pool(pool)  # closed with the client

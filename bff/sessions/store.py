@@ -8,6 +8,7 @@ says the same both times.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import secrets
 from collections.abc import Mapping
@@ -118,7 +119,7 @@ def store_errors() -> Iterator[None]:
     """Whatever Redis does wrong is one thing to a caller: come back in a moment, nothing is lost."""
     try:
         yield
-    except RedisError as error:
+    except (RedisError, TimeoutError) as error:
         raise StoreUnavailable(
             "Sessions cannot be read at the moment; you are still signed in. Please try again.",
             reason=f"Redis: {type(error).__name__}",
@@ -249,7 +250,8 @@ class SessionReader:
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""
         with store_errors():
-            values: list[Any] = await self._client.hmget(key, _READ)
+            async with asyncio.timeout(READ_SECONDS):
+                values: list[Any] = await self._client.hmget(key, _READ)
         fields = {name: value for name, value in zip(_READ, values, strict=True) if value is not None}
         record = self._codec.read(key, fields)
         return record if record is not None and self.lifetime.live(record, self._clock()) else None
@@ -260,12 +262,15 @@ class SessionReader:
         if self.lifetime.slide_due(record, now):
             end = _milliseconds(self.lifetime.ends_at(record, now))
             with store_errors():
-                await self._slide(keys=[record.key], args=[repr(now), end])
+                async with asyncio.timeout(READ_SECONDS):
+                    await self._slide(keys=[record.key], args=[repr(now), end])
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
+READ_SECONDS = 2.5
+"""All tries of a read together: a Redis that hangs must not hold requests."""
 _READ = [b"m", b"s", b"g", b"t"]
 
 

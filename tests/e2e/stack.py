@@ -91,13 +91,15 @@ class LiveStack:
         return self.process.wait(30)
 
     def children(self) -> list[str]:
-        """Command lines of processes that carry this stack's state directory in their environment."""
+        """Command lines of processes that carry this stack's state directory in their environment, or
+        work in it (Redis writes its title over its environment)."""
         mark = f"XDG_STATE_HOME={self.state}".encode()
         found = []
         for process in Path("/proc").iterdir():
             if process.name.isdigit() and int(process.name) != os.getpid():
                 try:
-                    if mark in (process / "environ").read_bytes().split(b"\0"):
+                    marked = mark in (process / "environ").read_bytes().split(b"\0")
+                    if marked or (process / "cwd").readlink().is_relative_to(self.state):
                         found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
                 except OSError:
                     continue

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from tests.support.wire import until
+
 
 @dataclass
 class Request:
@@ -119,8 +121,7 @@ class ScriptedUpstream:
         self.script: Script = echo
         self.requests: list[Request] = []
         self.connections = 0
-        self.gone = threading.Event()
-        """Set when the peer of some connection has closed it."""
+        self._ended: set[int] = set()
         self._open: list[Wire] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -132,7 +133,10 @@ class ScriptedUpstream:
         """Forget what happened, and be honest again."""
         self.script = echo
         self.requests.clear()
-        self.gone.clear()
+
+    def lost(self, request: Request, within: float = 2) -> bool:
+        """Whether the peer closes the connection of `request`, in so many seconds."""
+        return until(lambda: request.connection in self._ended, within)
 
     def hang_up(self) -> None:
         """Close all connections."""
@@ -166,7 +170,7 @@ class ScriptedUpstream:
         except (OSError, ValueError):  # the peer has gone, or the script has closed the wire
             pass
         finally:
-            self.gone.set()
+            self._ended.add(wire.number)
             with contextlib.suppress(ValueError):
                 wire.close()
 
