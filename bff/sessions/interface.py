@@ -154,4 +154,4 @@ class SafeRedisSessionInterface(RedisSessionInterface):
 
     def regenerate(self, session: BFFSession) -> None:
         """Refused: a new id comes with `begin`, together with the tokens that belong to it."""
-        raise NotImplementedError("use begin() and end()")
+        raise RuntimeError("use begin() and end()")
