@@ -152,6 +152,6 @@ class SafeRedisSessionInterface(RedisSessionInterface):
         elif session.modified and (record := session.record) is not None:
             self.store.save_data(record, session.changes())
 
-    def regenerate(self, session: BFFSession) -> None:
+    def regenerate(self, _session: BFFSession) -> None:
         """Refused: a new id comes with `begin`, together with the tokens that belong to it."""
         raise RuntimeError("use begin() and end()")
