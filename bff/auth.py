@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -38,7 +40,7 @@ from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
 from bff.sessions.record import Meta, SessionRecord, logout_sid, user_hash
-from bff.tokens import Clock
+from bff.tokens import Clock, TokenSet
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
 SILENT = frozenset(
@@ -65,6 +67,7 @@ PROTOCOL_CLAIMS = frozenset(
     )
 )
 _LONGEST_PARAMETER = 512
+REVOKE_WAIT_SECONDS = 1.5
 
 log = structlog.get_logger("bff.audit")
 
@@ -82,7 +85,7 @@ class Auth:
     issuer: str
     secure: bool
     strict: bool
-    later: Callable[..., object]
+    later: Callable[..., Future[Any]]
     """Runs a call in the background: what the person need not wait for."""
 
     def blueprint(self) -> Blueprint:
@@ -259,9 +262,14 @@ class Auth:
         signed_in = self._maybe_signed_in(current)
         record = self.sessions.end(current)
         if record is not None:
-            self.provider.revoke(record.tokens)
+            self._revoke_soon(record.tokens)
             log.info("signed_out", user=record.meta.user[:16])
         return self.provider.sign_out_url(hint) if signed_in else "/"
+
+    def _revoke_soon(self, tokens: TokenSet) -> None:
+        """Revoke, but let nobody wait for a provider that hangs: the session here has ended already."""
+        with suppress(TimeoutError):
+            self.later(self.provider.revoke, tokens).result(REVOKE_WAIT_SECONDS)
 
     def _see_other(self, url: str) -> Response:
         response = make_response(redirect(url, 303))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from bff.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
@@ -65,7 +64,6 @@ ENDPOINTS = (
 _OURS = ("/bff", "/health", "/static")
 
 
-@lru_cache(maxsize=4096)
 def canonical(path: bytes) -> str:
     """The one form of a raw request path, which is matched and sent. Raises BadRequest.
 

@@ -140,7 +140,7 @@ Bind = Annotated[str, AfterValidator(_bind)]
 URL = Annotated[str, AfterValidator(_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 BaseURL = Annotated[str, AfterValidator(_base_url)]
-Seconds = Annotated[int, Field(gt=0)]
+Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyond all bounds
 Names = Annotated[tuple[Text, ...], _split(",")]
 
 

@@ -44,6 +44,8 @@ local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
 if g ~= ARGV[1] then return 'newer' end
 redis.call('HSET', KEYS[1], 't', ARGV[2], 'g', g + 1)
+local idle_end = tonumber(redis.call('HGET', KEYS[1], 's')) + tonumber(ARGV[3])
+redis.call('PEXPIREAT', KEYS[1], math.floor(math.min(idle_end, tonumber(ARGV[4])) * 1000))
 return 'saved'
 """
 
@@ -184,10 +186,12 @@ class SessionStore:
             return bool(self._save_data(keys=[record.key], args=args))
 
     def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
-        """Replace the token set of exactly that generation."""
+        """Replace the token set of exactly that generation; the session may now end earlier or later."""
         sealed = self.codec.seal(record.key, b"t", record.head, tokens)
+        end = self.lifetime.absolute_end(msgspec.structs.replace(record, tokens=tokens))
+        args: list[str | int | bytes] = [record.generation, sealed, repr(self.lifetime.idle), repr(end)]
         with store_errors():
-            return Saved(self._save_tokens(keys=[record.key], args=[record.generation, sealed]))
+            return Saved(self._save_tokens(keys=[record.key], args=args))
 
     def end(self, session: str) -> SessionRecord | None:
         """Delete a session, whatever state it is in; what it held, if that opens, for revocation."""

@@ -559,3 +559,14 @@ def test_a_record_of_the_first_version_still_opens(rig: Rig) -> None:
         ),
         data={"claims": [{"type": "sub", "value": "golden"}], "hint": "golden@example.com"},
     )
+
+
+def test_saved_tokens_move_the_end(rig: Rig) -> None:
+    """A refresh token that is renewed lets the session live on, in Redis as well; a shorter one does not."""
+    record = rig.begin(tokens=token_set(rig.clock, refresh_expires_at=rig.clock() + 3))
+    longer = token_set(rig.clock, refresh_expires_at=rig.clock() + 900)
+    assert rig.store.save_tokens(record, longer) is Saved.SAVED
+    assert expires_in(rig, record.key) == pytest.approx(900, abs=1)
+    shorter = token_set(rig.clock, refresh_expires_at=rig.clock() + 60)
+    assert rig.store.save_tokens(load(rig), shorter) is Saved.SAVED
+    assert expires_in(rig, record.key) == pytest.approx(60, abs=1)
