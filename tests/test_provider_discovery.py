@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import requests
 
 from bff.errors import ProviderUnavailable
 from bff.provider.client import Provider
 from bff.provider.metadata import discovery_url, fetch_jwks, fetch_metadata
-from bff.provider.transport import BoundedAdapter
+from bff.provider.transport import BoundedAdapter, get_json
 from tests.support.client import begin, client_of
 from tests.support.provider import ABSENT, HTML, Reply, ScriptedProvider, scripted_provider
 
@@ -159,6 +163,39 @@ def test_slow_drip(scripted: ScriptedProvider) -> None:
     started = time.monotonic()
     refused(client_of(scripted))
     assert 0.3 < time.monotonic() - started < 1.2
+
+
+def test_head_that_drips(scripted: ScriptedProvider) -> None:
+    """A head without end is cut off at the deadline too, on a new connection and on one that was kept."""
+    provider = client_of(scripted)
+    for number in range(2):
+        scripted.replies["discovery"] = Reply(head_drip=0.02)
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailable) as caught:
+            provider._fetch_metadata()
+        assert 0.3 < time.monotonic() - started < 1.2
+        assert "ReadTimeout" in caught.value.reason, "the log says that time ran out"
+        del scripted.replies["discovery"]
+        assert provider._fetch_metadata(), f"a connection is kept for the next round ({number})"
+
+
+def test_handshake_that_drips() -> None:
+    """Nor does a TLS handshake that comes byte by byte outlive the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_drip_a_handshake, args=(listener,), daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(requests.ReadTimeout):
+            get_json(BoundedAdapter(0.5), f"https://127.0.0.1:{listener.getsockname()[1]}/")
+        assert 0.3 < time.monotonic() - started < 1.2
+
+
+def _drip_a_handshake(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KiB begins
+        while True:
+            connection.sendall(b"\x00")
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("keys", [None, {}, "keys", 7])

@@ -132,12 +132,25 @@ KEPT: list[Reply] = [
     Reply(503, {"error": "invalid_grant"}),
     Reply(302, b"", {"Location": "/elsewhere"}),
     HTML,
-    Reply(200, {}),
-    Reply(200, b"[]"),
-    Reply(200, {"access_token": "x", "token_type": "mac"}),
+    Reply(200, b"", {"Content-Type": "text/plain"}),
     Reply(drop=True),
     Reply(delay=1.5),
+    Reply(500, b"["),
+    Reply(400, b"[" * 100_000),
+]
+ANSWERED: list[Reply] = [
+    Reply(200, b"{}", {"Content-Type": "text/html"}),
+    Reply(200, {}),
+    Reply(200, b"[]"),
+    Reply(200, b""),
+    Reply(200, b'{"access_token": "x", "token_type": "bea'),
     Reply(200, b"[" * 100_000),
+    Reply(200, b"{", {"Content-Type": "Application/JSON;charset=UTF-8"}),
+    Reply(200, {"access_token": "x"}),
+    Reply(200, {"access_token": "x", "token_type": "mac"}),
+    Reply(200, {"access_token": "x", "token_type": ["Bearer"]}),
+    Reply(200, {"access_token": "", "token_type": "Bearer"}),
+    Reply(200, {"access_token": "x\ny", "token_type": "Bearer"}),
 ]
 
 
@@ -163,6 +176,16 @@ def test_anything_else_keeps_the_session(
     assert result.reason
     assert scripted.count("token") == 1
     assert scripted.count("/elsewhere") == 0
+
+
+@pytest.mark.parametrize("reply", ANSWERED, ids=_reply)
+def test_unusable_grant_is_no_failure(scripted: ScriptedProvider, provider: Provider, reply: Reply) -> None:
+    """A token endpoint that said yes has used the refresh token up, whatever it gave: no second redeem."""
+    scripted.replies["token"] = reply
+    result = refresh(provider)
+    assert isinstance(result, Unrenewable)
+    assert result.reason
+    assert scripted.count("token") == 1
 
 
 @pytest.mark.parametrize("endpoint", ["discovery", "jwks"])

@@ -29,7 +29,7 @@ from bff.provider.cache import Cached
 from bff.provider.client_auth import client_auth
 from bff.provider.id_token import Identity
 from bff.provider.metadata import Metadata, fetch_jwks, fetch_metadata
-from bff.provider.token_answer import TokenSession, token_set, word
+from bff.provider.token_answer import TokenSession, UnusableAnswer, token_set, word
 from bff.provider.transport import BoundedAdapter, mount
 from bff.settings import Settings
 from bff.tokens import Clock, TokenSet
@@ -156,16 +156,16 @@ class Provider:
                     code_verifier=attempt.code_verifier,
                     allow_redirects=False,
                 )
+            tokens = token_set(answer, asked_at)
         except OAuthError as error:
             raise _token_refusal(error) from None
+        except UnusableAnswer as error:
+            raise ResponseInvalid(reason=f"token endpoint: {error}") from None
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:
             raise ProviderUnavailable(
                 "The identity provider did not finish the sign-in. Please try again.",
                 reason=f"token endpoint: {type(error).__name__}",
             ) from error
-        tokens = token_set(answer, asked_at)
-        if tokens is None:
-            raise ResponseInvalid(reason="the token answer has no bearer access token")
         identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
         return SignedIn(self._complete(identity, tokens), tokens)
 
@@ -223,34 +223,31 @@ class Provider:
         """Redeem the refresh token (RFC 6749 §6). A new ID token must be the `same_user`'s (Core §12.2)."""
         asked_at = self._clock()
         try:
-            metadata = self.metadata.get()
-            self._jwks.get()  # before, not after: what has been redeemed could not be judged without them
-            with self._session(scope=False) as session:
-                answer = session.fetch_token(
-                    metadata.token_endpoint,
-                    grant_type="refresh_token",
-                    refresh_token=tokens.refresh_token,
-                    allow_redirects=False,
-                )
+            answer = self._redeem_refresh_token(tokens)
             renewed = token_set(answer, asked_at)
-            if renewed is None:
-                return RefreshFailed("the token answer has no bearer access token")
-            if not self._same_user(answer.get("id_token"), same_user):
-                return Unrenewable("the refreshed ID token is invalid or another user's")
         except OAuthError as error:
             return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(word(error.error))
+        except UnusableAnswer as error:
+            return Unrenewable(str(error))
         except ProviderUnavailable as error:
             return RefreshFailed(error.reason)
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:
             return RefreshFailed(type(error).__name__)
-        renewed = msgspec.structs.replace(
-            renewed,
-            refresh_token=renewed.refresh_token or tokens.refresh_token,
-            scope=renewed.scope or tokens.scope,
-        )
-        if renewed.refresh_expires_at is None:
-            renewed = msgspec.structs.replace(renewed, refresh_expires_at=tokens.refresh_expires_at)
-        return Refreshed(renewed)
+        if not self._same_user(answer.get("id_token"), same_user):
+            return Unrenewable("the refreshed ID token is invalid or another user's")
+        return Refreshed(_successor(tokens, renewed))
+
+    def _redeem_refresh_token(self, tokens: TokenSet) -> dict[str, Any]:
+        metadata = self.metadata.get()
+        self._jwks.get()  # before, not after: what has been redeemed could not be judged without them
+        with self._session(scope=False) as session:
+            answer: dict[str, Any] = session.fetch_token(
+                metadata.token_endpoint,
+                grant_type="refresh_token",
+                refresh_token=tokens.refresh_token,
+                allow_redirects=False,
+            )
+        return answer
 
     def _same_user(self, token: object, same_user: SameUser) -> bool:
         if not isinstance(token, str):
@@ -344,6 +341,18 @@ class Provider:
 
     def _fetch_jwks(self) -> list[dict[str, Any]]:
         return fetch_jwks(self._adapter, self.metadata.get().jwks_uri)
+
+
+def _successor(old: TokenSet, new: TokenSet) -> TokenSet:
+    """`new`, with what a refresh need not repeat taken from `old` (RFC 6749 §5.1 and §6)."""
+    return msgspec.structs.replace(
+        new,
+        refresh_token=new.refresh_token or old.refresh_token,
+        scope=new.scope or old.scope,
+        refresh_expires_at=old.refresh_expires_at
+        if new.refresh_expires_at is None
+        else new.refresh_expires_at,
+    )
 
 
 def refusal(error: str) -> ProviderRefused:

@@ -11,6 +11,10 @@ from authlib.integrations.requests_client import OAuth2Session, OAuthError
 from bff.tokens import TokenSet
 
 
+class UnusableAnswer(ValueError):
+    """The token endpoint said yes and gave nothing of use: what was to be redeemed is used up."""
+
+
 class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no types
     """Authlib's client for one exchange, with a reader of our own for what comes back.
 
@@ -19,15 +23,17 @@ class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no typ
     """
 
     def parse_response_token(self, response: requests.Response) -> dict[str, Any]:
-        """The answer's members. Raises OAuthError for a refusal, ValueError for what is neither."""
+        """The answer's members. Raises OAuthError for a refusal, UnusableAnswer for a grant that cannot be
+        read, ValueError for what did not come from a token endpoint (an error page, say)."""
         if response.status_code >= 500:
             raise ValueError("the provider has failed")
+        granted = response.status_code == 200 and _is_json(response)
         try:
             answer = response.json()
-        except RecursionError:
-            raise ValueError("the answer is nested too deeply") from None
+        except (ValueError, RecursionError):
+            raise _unreadable("the answer is not JSON", granted=granted) from None
         if not isinstance(answer, dict):
-            raise ValueError("the answer is not a JSON object")  # noqa: TRY004
+            raise _unreadable("the answer is not a JSON object", granted=granted)
         if "error" in answer:
             raise OAuthError(error=word(answer["error"]))
         if response.status_code != 200:
@@ -35,11 +41,20 @@ class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no typ
         return answer
 
 
-def token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet | None:
-    """The tokens of an answer, aged from before it was asked for; None if they are not usable."""
+def _is_json(response: requests.Response) -> bool:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind == "application/json"  # RFC 6749 §5.1
+
+
+def _unreadable(text: str, *, granted: bool) -> ValueError:
+    return UnusableAnswer(text) if granted else ValueError(text)
+
+
+def token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet:
+    """The tokens of an answer, aged from before it was asked for. Raises UnusableAnswer."""
     access_token, kind = _text(answer.get("access_token")), answer.get("token_type")
     if access_token is None or not isinstance(kind, str) or kind.lower() != "bearer":
-        return None
+        raise UnusableAnswer("the token answer has no bearer access token")
     lifetime = _seconds(answer.get("expires_in"))
     refresh_lifetime = _seconds(answer.get("refresh_expires_in"))
     never = refresh_lifetime is None or refresh_lifetime <= 0  # 0 means "never" where a provider sends it

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 MAX_ANSWER_BYTES = 1_048_576
 CONNECT_SECONDS = 3.0
@@ -25,37 +29,136 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
         self._deadline = deadline_seconds
 
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
+        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        started = time.monotonic()
         options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline)
         options["stream"] = True
-        response = super().send(request, **options)
-        until = started + self._deadline
-        # The socket's time-out begins anew with each byte, so somebody must end an answer that drips.
-        watchdog = threading.Timer(until - time.monotonic(), _hang_up, (response,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            response._content = self._read(response, until)  # noqa: SLF001
-        finally:
-            watchdog.cancel()
-            response.close()
+        with _deadline(self._deadline) as watchdog:
+            try:
+                response = super().send(request, **options)
+                try:
+                    response._content = _read(response)  # noqa: SLF001
+                finally:
+                    response.close()
+            except requests.RequestException as error:
+                if watchdog.bit and not isinstance(error, AnswerTooLarge):
+                    raise requests.ReadTimeout("the answer took too long", request=request) from error
+                raise
+        if watchdog.bit:  # an answer without a length seems to end where the connection is cut
+            raise requests.ReadTimeout("the answer took too long", response=response)
         return response
 
-    def _read(self, response: requests.Response, until: float) -> bytes:
-        body = bytearray()
-        for chunk in response.iter_content(16_384):
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise AnswerTooLarge("the answer is larger than 1 MiB", response=response)
-        if time.monotonic() > until:
-            raise requests.ReadTimeout("the answer took too long", response=response)
-        return bytes(body)
+
+def _read(response: requests.Response) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(16_384):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise AnswerTooLarge("the answer is larger than 1 MiB", response=response)
+    return bytes(body)
 
 
-def _hang_up(response: requests.Response) -> None:
-    with suppress(ValueError, RuntimeError):  # it has been read to its end in this very moment
-        response.raw.shutdown()
+class _Watchdog:
+    """Cuts the connection of one exchange when its time is over.
+
+    The socket's own time-out begins anew with each byte, in the handshake, the head and the body alike:
+    a provider whose answer drips would hold a thread, and outlive a refresh lease.
+    """
+
+    def __init__(self) -> None:
+        self.bit = False
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+
+    def watch(self, connection: socket.socket) -> None:
+        """Cut this one; through a descriptor of our own, since TLS takes the first one over."""
+        with self._lock:
+            self._let_go()
+            self._connection = socket.socket(fileno=os.dup(connection.fileno()))
+            if self.bit:
+                self._cut()
+
+    def bite(self) -> None:
+        """The time is over."""
+        with self._lock:
+            self.bit = True
+            self._cut()
+
+    def leave(self) -> None:
+        """The exchange has ended."""
+        with self._lock:
+            self._let_go()
+
+    def _cut(self) -> None:
+        if self._connection is not None:
+            with suppress(OSError):  # the other side was faster
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_exchange = threading.local()
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[_Watchdog]:
+    """All that this thread does with a connection meanwhile has to end within so many seconds."""
+    watchdog = _exchange.watchdog = _Watchdog()
+    timer = threading.Timer(seconds, watchdog.bite)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield watchdog
+    finally:
+        timer.cancel()
+        watchdog.leave()
+        del _exchange.watchdog
+
+
+class _Watched:
+    """A connection that shows its socket to the watchdog of the thread, before the first byte."""
+
+    sock: Any
+
+    def _new_conn(self) -> socket.socket:
+        connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+        _exchange.watchdog.watch(connection)
+        return connection
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            _exchange.watchdog.watch(self.sock)
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+class _WatchedHTTP(_Watched, HTTPConnection):
+    pass
+
+
+class _WatchedHTTPS(_Watched, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _WatchedHTTP
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedHTTPS
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 def mount(session: requests.Session, adapter: BoundedAdapter) -> None:

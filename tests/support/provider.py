@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +83,8 @@ class Reply:
     """Seconds before the answer begins."""
     drip: float = 0
     """Seconds between any two bytes of the body."""
+    head_drip: float = 0
+    """Seconds between any two bytes of a header without end, sent instead of the answer."""
     drop: bool = False
     """Close the connection instead of answering."""
 
@@ -322,6 +324,9 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drop:
             self.close_connection = True
             return
+        if reply.head_drip:
+            self._drip_for_ever(reply)
+            return
         body = reply.raw()
         self.send_response(reply.status)
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **reply.headers}
@@ -332,6 +337,14 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in pieces:
             time.sleep(reply.drip)
             self.wfile.write(piece)
+
+    def _drip_for_ever(self, reply: Reply) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+        self.close_connection = True
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(reply.head_drip)
 
 
 def _basic(headers: Mapping[str, str]) -> tuple[str, str] | None:
