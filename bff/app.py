@@ -21,7 +21,8 @@ from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError,
 from bff.guard import Guard
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
-from bff.provider.gate import ProviderGate
+from bff.provider.gate import Places, ProviderGate
+from bff.provider.revocation import Revoker
 from bff.refresh import Refresher
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
@@ -52,6 +53,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     store = SessionStore(client, codec, lifetime, clock)
     reader = SessionReader(connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock)
     provider = Provider(settings, clock)
+    revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
     refresher = Refresher(
         store,
@@ -79,7 +81,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         issuer=settings.oidc_issuer,
         secure=settings.secure,
         strict=settings.cookie_samesite == "Strict",
-        later=pool.submit,
+        revoker=revoker,
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -92,6 +94,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
+
+    def release() -> None:
+        revoker.finish()
+        client.close()
+
     _answer_errors(flask, render_page)
     return DataPlane(
         public_url=settings.public_url,
@@ -104,9 +111,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         upstreams=Upstreams(),
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        redeeming=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
-        release=client.close,
+        release=release,
     )
 
 

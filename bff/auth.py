@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -36,11 +33,12 @@ from bff.errors import (
 from bff.guard import Guard, Proof, safe_return_url
 from bff.pages import page_headers
 from bff.provider.client import Provider, SignedIn, refusal
+from bff.provider.revocation import Revoker
 from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
 from bff.sessions.record import Meta, SessionRecord, logout_sid, user_hash
-from bff.tokens import Clock, TokenSet
+from bff.tokens import Clock
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
 SILENT = frozenset(
@@ -67,7 +65,6 @@ PROTOCOL_CLAIMS = frozenset(
     )
 )
 _LONGEST_PARAMETER = 512
-REVOKE_WAIT_SECONDS = 1.5
 
 log = structlog.get_logger("bff.audit")
 
@@ -85,8 +82,7 @@ class Auth:
     issuer: str
     secure: bool
     strict: bool
-    later: Callable[..., Future[Any]]
-    """Runs a call in the background: what the person need not wait for."""
+    revoker: Revoker
 
     def blueprint(self) -> Blueprint:
         """The routes. Methods are checked in front, by the same table."""
@@ -164,7 +160,7 @@ class Auth:
         try:
             return self.sessions.begin(_current(), meta, tokens, data)
         except StoreUnavailable:
-            self.later(self.provider.revoke, tokens)  # nobody will ever hold them
+            self.revoker.later(tokens)  # nobody will ever hold them
             raise
 
     def _end_replaced(self, name: str, new: SessionRecord) -> None:
@@ -177,7 +173,7 @@ class Auth:
             log.warning("replaced_session_not_ended", reason=error.reason)
             return
         if old is not None:
-            self.later(self.provider.revoke, old.tokens)
+            self.revoker.later(old.tokens)
 
     def _onward(self, attempt: Attempt) -> Response:
         """To the return URL. A Strict cookie is withheld from a redirect that another site began, so a
@@ -262,14 +258,9 @@ class Auth:
         signed_in = self._maybe_signed_in(current)
         record = self.sessions.end(current)
         if record is not None:
-            self._revoke_soon(record.tokens)
+            self.revoker.soon(record.tokens)
             log.info("signed_out", user=record.meta.user[:16])
         return self.provider.sign_out_url(hint) if signed_in else "/"
-
-    def _revoke_soon(self, tokens: TokenSet) -> None:
-        """Revoke, but let nobody wait for a provider that hangs: the session here has ended already."""
-        with suppress(TimeoutError):
-            self.later(self.provider.revoke, tokens).result(REVOKE_WAIT_SECONDS)
 
     def _see_other(self, url: str) -> Response:
         response = make_response(redirect(url, 303))

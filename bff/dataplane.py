@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +43,8 @@ CONNECTION = "bff.connection"
 """Where the server leaves the connection in the scope: once it is `lost`, `on_lost` is called."""
 
 MAX_CONTROL_BODY_BYTES = 65_536
-NEEDS_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/logout", "/health/ready"})
+CALLBACK = "/bff/callback"
+NEEDS_PROVIDER = frozenset({"/bff/login", CALLBACK, "/bff/logout", "/health/ready"})
 
 log = structlog.get_logger("bff.access")
 
@@ -68,13 +69,15 @@ class DataPlane:
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[], Awaitable[None]],
+        redeeming: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane; `provider_ready` waits until the provider is known, or is not
-        to be had, without holding a thread for each waiting request; `release` closes at shutdown what the
-        control plane holds open."""
+        to be had, without holding a thread for each waiting request; `redeeming` gives a callback its place
+        among the few that may hold a thread for the provider; `release` ends at shutdown what the control
+        plane has under way and holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
         self._guard = guard
@@ -86,6 +89,7 @@ class DataPlane:
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
+        self._redeeming = redeeming
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._release = release
@@ -214,7 +218,8 @@ class DataPlane:
             "scheme": self._origin[0].decode(),
             Admitted.KEY: admitted,
         }
-        await self._control(inner, _replay(body), exchange.send)
+        async with self._redeeming() if path == CALLBACK else nullcontext():
+            await self._control(inner, _replay(body), exchange.send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -225,7 +230,7 @@ class DataPlane:
                 await self._refresher.drain()
                 self._upstreams.close()
                 await self._reader.close()
-                self._release()
+                await asyncio.to_thread(self._release)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -345,7 +345,7 @@ TOKEN_FAILURES: list[tuple[Reply, int, str]] = [
     (Reply(302, b"", {"Location": "/x"}), 503, "provider_unavailable"),
     (Reply(drop=True), 503, "provider_unavailable"),
     (Reply(delay=1.5), 503, "provider_unavailable"),
-    (Reply(200, b"[]"), 503, "provider_unavailable"),
+    (Reply(200, b"[]"), 400, "response_invalid"),
     (Reply(200, {}), 400, "response_invalid"),
     (Reply(200, {"access_token": "a", "token_type": "Bearer"}), 400, "id_token_invalid"),
     (Reply(200, {"access_token": "a", "token_type": "Bearer", "id_token": "x"}), 400, "id_token_invalid"),

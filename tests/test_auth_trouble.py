@@ -13,6 +13,7 @@ from tests.support.browser import CSRF, Browser, error_page
 from tests.support.client import query_of
 from tests.support.provider import Reply, ScriptedProvider, scripted_provider
 from tests.support.stack import REAL_REDIS, Stack, Store, running, store
+from tests.support.wire import Answer
 
 
 @pytest.fixture
@@ -144,6 +145,52 @@ def test_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:
         assert time.monotonic() - started < 0.8
         for thread in threads:
             thread.join(10)
+
+
+def test_callbacks_at_a_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:
+    """Sign-ins that wait for the token endpoint take no thread from who is signed in; all are answered."""
+    down.replies.clear()
+    with running(own_store, provider=down, provider_timeout_seconds="2") as stack:
+        signed_in = stack.browser()
+        signed_in.cookies["bff"] = stack.plant()
+        browsers = [stack.browser() for _ in range(48)]
+        responses = [down.authorize(browser.get("/bff/login").get("location")) for browser in browsers]
+        down.replies["token"] = Reply(delay=10)
+        answers: list[Answer] = []
+        threads = [
+            threading.Thread(target=lambda b=b, r=r: answers.append(b.callback(r)))  # type: ignore[misc]
+            for b, r in zip(browsers, responses, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        started = time.monotonic()
+        for target in ("/bff/user", "/weather", "/bff/user"):
+            assert signed_in.api(target).status == 200
+        assert time.monotonic() - started < 0.8
+        for thread in threads:
+            thread.join(15)
+        assert [error_page(answer, 503) for answer in answers] == ["provider_unavailable"] * 48
+
+
+def test_sign_out_at_a_provider_that_hangs(own_store: Store) -> None:
+    """A sign-out waits for no revocation that hangs, and many of them stall no refresh."""
+    with running(own_store, provider_timeout_seconds="20") as stack:
+        browsers = [stack.sign_in(stack.browser()) for _ in range(6)]
+        due = stack.sign_in(stack.browser())
+        stack.provider.replies["revoke"] = Reply(delay=4)
+        started = time.monotonic()
+        threads = [threading.Thread(target=b.request, args=("POST", "/bff/logout", CSRF)) for b in browsers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert 1.4 < time.monotonic() - started < 2.5
+        assert [browser.session for browser in browsers] == [None] * 6
+        stack.clock.ahead = 301
+        assert due.api("/weather").status == 200
+        assert time.monotonic() - started < 3.5
+        assert len(stack.sessions()) == 1
 
 
 def changed_key(stack: Stack, browser: Browser, own_store: Store, *keys: str) -> Iterator[Stack]:

@@ -1,10 +1,13 @@
-"""Waiting for discovery without holding a thread for each request that waits."""
+"""Waiting for the provider without holding a thread for each request that waits."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 
+from bff.errors import ProviderUnavailable
 from bff.provider.client import Provider
 
 
@@ -29,3 +32,31 @@ class ProviderGate:
 
     def _landed(self, _flight: asyncio.Future[None]) -> None:
         self._flight = None
+
+
+class Places:
+    """So many sign-ins at once may hold a thread for the provider; the others wait without one.
+
+    Anybody can begin sign-ins. Where the provider hangs, they must not take the threads that answer those
+    who are signed in.
+    """
+
+    def __init__(self, number: int, patience_seconds: float) -> None:
+        self._free = asyncio.Semaphore(number)
+        self._patience = patience_seconds
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Hold a place. Raises ProviderUnavailable where none comes free in time."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise ProviderUnavailable(
+                "Too many sign-ins are waiting for the identity provider. Please try again.",
+                reason="no place came free at the callback",
+            ) from None
+        try:
+            yield
+        finally:
+            self._free.release()
