@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,8 +35,10 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     return_url: str
     started_at: float
     expires_at: float
-    replaces: tuple[str, ...] = ()
-    """Digests of sessions that this sign-in ends when it succeeds."""
+    browser: str
+    """Common to the attempts of one browser that overlap: of the sessions that they begin, one stays."""
+    replaces: str | None = None
+    """Digest of the session that this sign-in ends when it succeeds."""
     prompt: str | None = None
     max_age: int | None = None
 
@@ -99,23 +102,17 @@ class Attempts:
             keep.add(name)
         return [name for name, _ in self._ours(cookies) if name not in keep]
 
-    def replaced_later(
-        self, cookies: Mapping[str, list[str]], finished: Attempt, session: str
-    ) -> list[Attempt]:
-        """The other open attempts, told of the session that `finished` began: each ends it in its turn."""
-        return [
-            msgspec.structs.replace(attempt, replaces=_last((*attempt.replaces, session)))
-            for attempt in self.pending(cookies)
-            if attempt.state != finished.state
-        ]
+    def browser(self, cookies: Mapping[str, list[str]]) -> str:
+        """The name that a new attempt gets: the one that open attempts have already, or a random one."""
+        known = [attempt.browser for attempt in self.pending(cookies)]
+        return known[-1] if known else secrets.token_urlsafe(16)
+
+    def overlapping(self, cookies: Mapping[str, list[str]], finished: Attempt) -> set[str]:
+        """The names of all attempts that overlap with `finished`: several where they began at once."""
+        return {finished.browser, *(attempt.browser for attempt in self.pending(cookies))}
 
     def _ours(self, cookies: Mapping[str, list[str]]) -> Iterable[tuple[str, list[str]]]:
         return [(name, values) for name, values in cookies.items() if name.startswith(self._prefix)]
-
-
-def _last(sessions: tuple[str, ...]) -> tuple[str, ...]:
-    """Enough for every sign-in that can overlap with this one, and no more: the cookie stays small."""
-    return tuple(dict.fromkeys(sessions))[-4:]
 
 
 def cookie_attributes(*, secure: bool) -> dict[str, Any]:

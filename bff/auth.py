@@ -21,7 +21,7 @@ from flask import (
     session,
 )
 
-from bff.attempts import Attempt, Attempts, cookie_attributes
+from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts, cookie_attributes
 from bff.errors import (
     BadRequest,
     CSRFRequired,
@@ -99,11 +99,15 @@ class Auth:
         """The authorization request: 302 to the provider, the attempt in a cookie of its own."""
         return_url = safe_return_url(_single("returnUrl") or "/")
         parameters = {name: value for name in PASS_THROUGH if (value := _parameter(name)) is not None}
-        current = _current().digest
-        url, attempt = self.provider.begin(return_url, parameters, (current,) if current else ())
+        cookies = _admitted().head.cookies()
+        url, attempt = self.provider.begin(
+            return_url,
+            parameters,
+            browser=self.attempts.browser(cookies),
+            replaces=_current().digest,
+        )
         response = make_response(redirect(url, 302))
         response.headers["Referrer-Policy"] = "no-referrer"
-        cookies = _admitted().head.cookies()
         for name in self.attempts.surplus(cookies, attempt):
             self._drop_cookie(response, name)
         self._keep_attempt(response, attempt)
@@ -132,14 +136,9 @@ class Auth:
         code = self.provider.check_response(answer)
         signed_in = self.provider.redeem(code, attempt)
         record = self._begin(signed_in, answer.get("session_state"))
-        for replaced in attempt.replaces:
-            self._end_replaced(replaced, record)
-        response = self._onward(attempt)
-        name = _current().digest
-        for other in self.attempts.replaced_later(cookies, attempt, name or ""):
-            self._keep_attempt(response, other)
+        self._end_replaced(attempt, cookies)
         log.info("signed_in", user=record.meta.user[:16])
-        return response
+        return self._onward(attempt)
 
     def _begin(self, signed_in: SignedIn, session_state: str | None) -> SessionRecord:
         """`session_state` is what OpenID Connect Session Management 1.0 §2 adds to the response."""
@@ -163,17 +162,17 @@ class Auth:
             self.revoker.later(tokens)  # nobody will ever hold them
             raise
 
-    def _end_replaced(self, name: str, new: SessionRecord) -> None:
-        """End the session that this sign-in takes the place of, so that it does not live on unseen."""
-        if self.sessions.store.codec.key(name) == new.key:
-            return
+    def _end_replaced(self, attempt: Attempt, cookies: dict[str, list[str]]) -> None:
+        """End the sessions that this sign-in takes the place of, so that none lives on unseen."""
+        store, name = self.sessions.store, cast("str", _current().digest)
         try:
-            old = self.sessions.store.end(name)
+            earlier = store.overtake(name, self.attempts.overlapping(cookies, attempt), LIFETIME_SECONDS)
+            for replaced in {attempt.replaces, *earlier} - {None, name}:
+                old = store.end(cast("str", replaced))
+                if old is not None:
+                    self.revoker.later(old.tokens)
         except StoreUnavailable as error:
             log.warning("replaced_session_not_ended", reason=error.reason)
-            return
-        if old is not None:
-            self.revoker.later(old.tokens)
 
     def _onward(self, attempt: Attempt) -> Response:
         """To the return URL. A Strict cookie is withheld from a redirect that another site began, so a

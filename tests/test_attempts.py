@@ -21,7 +21,13 @@ CLOCK = FakeClock(1_000_000)
 ATTEMPTS = Attempts(Keyring([KEY]), CLOCK, prefix="__Host-bff-")
 
 
-def attempt(state: str = "state-1", *, started_at: float = 1_000_000, return_url: str = "/") -> Attempt:
+def attempt(
+    state: str = "state-1",
+    *,
+    started_at: float = 1_000_000,
+    return_url: str = "/",
+    browser: str = "browser-1",
+) -> Attempt:
     """An attempt with telling values."""
     return Attempt(
         state=state,
@@ -30,7 +36,7 @@ def attempt(state: str = "state-1", *, started_at: float = 1_000_000, return_url
         return_url=return_url,
         started_at=started_at,
         expires_at=started_at + LIFETIME_SECONDS,
-        replaces=(),
+        browser=browser,
     )
 
 
@@ -152,15 +158,20 @@ def test_unreadable_cookies_of_ours_are_dropped_and_others_left() -> None:
     assert sorted(ATTEMPTS.surplus(cookies, attempt("new"))) == sorted(["__Host-bff-junk", name])
 
 
-def test_the_other_attempts_learn_what_to_replace() -> None:
-    """Sign-ins that overlap leave one session: each ends those that were begun before it, four at most."""
-    first, second = attempt("state-1"), attempt("state-2")
-    cookies = jar(first, second)
-    for number in range(6):
-        (told,) = ATTEMPTS.replaced_later(cookies, first, f"session-{number}")
-        assert told.state == "state-2"
-        cookies = jar(first, told)
-    assert told.replaces == ("session-2", "session-3", "session-4", "session-5")
+def test_attempts_that_overlap_share_a_name() -> None:
+    """A new attempt takes the name of the newest open one, and a random one where none is open."""
+    old, new = attempt("1", browser="old"), attempt("2", started_at=1_000_001, browser="new")
+    assert ATTEMPTS.browser(jar(new, old)) == "new"
+    names = {ATTEMPTS.browser({}) for _ in range(2)}
+    assert len(names) == 2
+    assert all(len(name) >= 22 for name in names)
+
+
+def test_attempts_that_began_at_once_are_found() -> None:
+    """Where several began before any had a cookie, all of their names overlap, the finished one's too."""
+    first, second = attempt("1", browser="first"), attempt("2", browser="second")
+    assert ATTEMPTS.overlapping(jar(first, second), first) == {"first", "second"}
+    assert ATTEMPTS.overlapping({}, first) == {"first"}
 
 
 def test_cookies_are_lax_and_as_secure_as_the_site() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -178,6 +179,30 @@ def test_two_tabs(stack: Stack, browser: Browser) -> None:
     assert len(set(stack.sessions()) - before) == 1
     assert browser.get("/bff/user", CSRF, cookies={"bff": str(old)}).code == "session_expired"
     assert browser.api("/bff/user").status == 200
+
+
+@pytest.mark.parametrize("round_number", range(3))
+def test_ten_tabs_at_once(stack: Stack, browser: Browser, round_number: int) -> None:
+    """Ten tabs that begin and end their sign-ins at the same instants leave one session, whoever is last."""
+    before = set(stack.sessions())
+    responses = []
+    for _ in range(5):  # two each begin before the browser has any cookie of the other
+        pair = [stack.browser(), stack.browser()]
+        for each in pair:
+            each.cookies = dict(browser.cookies) if round_number else {}
+        responses += [begin(stack, each) for each in pair]
+        for each in pair:
+            browser.cookies |= each.cookies
+    held = dict(browser.cookies)
+    start = threading.Barrier(10)
+
+    def finish(response: dict[str, str]) -> int:
+        start.wait()
+        return browser.get("/bff/callback?" + urlencode(response), cookies=held).status
+
+    with ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(finish, responses)) == [200] * 10
+    assert len(set(stack.sessions()) - before) == 1
 
 
 def test_sign_in_again(stack: Stack, browser: Browser) -> None:

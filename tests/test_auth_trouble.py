@@ -158,7 +158,7 @@ def test_callbacks_at_a_provider_that_hangs(own_store: Store, down: ScriptedProv
         down.replies["token"] = Reply(delay=10)
         answers: list[Answer] = []
         threads = [
-            threading.Thread(target=lambda b=b, r=r: answers.append(b.callback(r)))  # type: ignore[misc]
+            threading.Thread(target=lambda b=b, r=r: answers.append(b.callback(r)))
             for b, r in zip(browsers, responses, strict=True)
         ]
         for thread in threads:

@@ -93,7 +93,7 @@ class Provider:
     # -- sign-in ------------------------------------------------------------------------------------
 
     def begin(
-        self, return_url: str, parameters: Mapping[str, str], replaces: tuple[str, ...]
+        self, return_url: str, parameters: Mapping[str, str], *, browser: str, replaces: str | None
     ) -> tuple[str, Attempt]:
         """The authorization request (RFC 6749 §4.1.1, PKCE S256, nonce) and the attempt to remember.
 
@@ -108,6 +108,7 @@ class Provider:
             return_url=return_url,
             started_at=now,
             expires_at=now + LIFETIME_SECONDS,
+            browser=browser,
             replaces=replaces,
             prompt=parameters.get("prompt"),
             max_age=int(parameters["max_age"]) if "max_age" in parameters else None,

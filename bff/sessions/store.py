@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,19 @@ if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then return 1 end
 return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 """
 
+_OVERTAKE = """
+local earlier = {}
+for i = 1, #KEYS do
+  local place = redis.call('LPOS', KEYS[i], ARGV[1])
+  if not place then place = redis.call('RPUSH', KEYS[i], ARGV[1]) - 1 end
+  redis.call('EXPIRE', KEYS[i], ARGV[2])
+  if place > 0 then
+    for _, name in ipairs(redis.call('LRANGE', KEYS[i], 0, place - 1)) do table.insert(earlier, name) end
+  end
+end
+return earlier
+"""
+
 _RELEASE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if tonumber(ARGV[2]) > 0 and redis.call('EXISTS', KEYS[1]) == 1
@@ -142,6 +155,7 @@ class SessionStore:
         self._end = client.register_script(_END)
         self._end_if = client.register_script(_END_IF)
         self._lease = client.register_script(_LEASE)
+        self._overtake = client.register_script(_OVERTAKE)
         self._claim = client.register_script(_CLAIM)
         self._release = client.register_script(_RELEASE)
 
@@ -224,6 +238,18 @@ class SessionStore:
         with store_errors():
             claim = secrets.token_bytes(16)  # told from another's where the client had to send it twice
             return bool(self._claim(keys=[self.codec.key(name)], args=[claim, seconds]))
+
+    def overtake(self, session: str, browsers: Collection[str], seconds: int) -> set[str]:
+        """Put a new session last in the line of each of those `browsers`, kept for so many seconds; those
+        that stand before it there, whom it ends.
+
+        One script for all lines, which therefore lie in one slot: of two sign-ins at the same instant one
+        is the later, for both. Asked again, it says the same.
+        """
+        keys = [self.codec.key("overlaps") + f":{browser}" for browser in browsers]
+        with store_errors():
+            earlier: list[bytes] = self._overtake(keys=keys, args=[session, seconds])
+        return {name.decode() for name in earlier}
 
     def ping(self) -> None:
         """Raises StoreUnavailable unless Redis takes a write and gives it back."""

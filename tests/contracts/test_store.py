@@ -7,6 +7,7 @@ SessionReader.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -28,6 +29,7 @@ from tests.fakes import (
     Backend,
     FakeClock,
     Rig,
+    meta,
     token_set,
 )
 
@@ -376,6 +378,40 @@ def test_a_name_is_claimed_once(rig: Rig) -> None:
     keys = cast("list[bytes]", rig.client.keys("*"))
     assert len(keys) == 2
     assert all(0 < rig.client.ttl(key) <= 60 for key in keys)
+
+
+def test_of_overlapping_sign_ins_one_is_last(rig: Rig) -> None:
+    """Each session learns of those before it in any of its lines; asked again, it learns the same."""
+    lines = {"a", "b"}
+    assert rig.store.overtake("one", lines, 60) == set()
+    assert rig.store.overtake("two", {"b", "c"}, 60) == {"one"}
+    assert rig.store.overtake("three", {"c"}, 60) == {"two"}
+    assert rig.store.overtake("one", lines, 60) == set()
+    assert rig.store.overtake("two", {"b", "c"}, 60) == {"one"}
+    assert rig.store.overtake("four", lines, 60) == {"one", "two"}
+    assert rig.store.overtake("five", {"another"}, 60) == set()
+    keys = cast("list[bytes]", rig.client.keys("*"))
+    assert all(0 < rig.client.ttl(key) <= 60 for key in keys)
+
+
+def test_sign_ins_at_the_same_instant_leave_one(rig: Rig) -> None:
+    """Of many threads that end whom they overtake, exactly one session is left."""
+    names = [f"{number}" for number in range(12)]
+    for name in names:
+        rig.store.begin(name, meta(rig.clock), token_set(rig.clock), {})
+    start = threading.Barrier(len(names))
+
+    def finish(name: str) -> None:
+        start.wait()
+        for earlier in rig.store.overtake(name, {"x", f"own-{name}"}, 60):
+            rig.store.end(earlier)
+
+    threads = [threading.Thread(target=finish, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sum(rig.store.load(name) is not None for name in names) == 1
 
 
 # -- trouble ----------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def client_of(scripted: ScriptedProvider, clock: Clock = time.time, **settings: 
 
 def begin(provider: Provider, **parameters: str) -> tuple[str, Attempt]:
     """An authorization request and its attempt."""
-    return provider.begin("/", parameters, ())
+    return provider.begin("/", parameters, browser="browser", replaces=None)
 
 
 def sign_in(scripted: ScriptedProvider, provider: Provider) -> SignedIn:
