@@ -27,11 +27,18 @@ class Answer:
 def is_page(entry: Endpoint | Route | None, head: RequestHead) -> bool:
     """Whether a person looks at the answer: then errors are pages, else RFC 9457 documents.
 
-    The sign-out is both: a form posts it as a page, a script with `X-CSRF` as an API.
+    The sign-out is both: a link and a form of a page lead there, a script with `X-CSRF` and who knows what.
     """
     if not isinstance(entry, Endpoint) or not entry.page:
         return False
-    return not (head.method == "POST" and head.has(b"x-csrf"))
+    if not entry.session or head.method == "GET":
+        return True
+    return head.method == "POST" and _is_form(head) and not head.has(b"x-csrf")
+
+
+def _is_form(head: RequestHead) -> bool:
+    kind = (head.single(b"content-type") or b"").partition(b";")[0].strip().lower()
+    return kind in (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
 def error_answer(error: PublicError, render: RenderPage | None) -> Answer:

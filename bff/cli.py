@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,8 +18,11 @@ EXIT_CONFIGURATION = 2
 S = TypeVar("S")
 
 
+_version = click.version_option(__version__, prog_name="bff")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bff")
+@_version
 def main() -> None:
     """A backend-for-frontend: browsers hold a session cookie, the tokens stay here.
 
@@ -27,6 +31,7 @@ def main() -> None:
 
 
 @main.command()
+@_version
 @click.option("--reset", is_flag=True, help="Forget sessions, accounts and keys of earlier runs first.")
 def dev(*, reset: bool) -> None:
     """Start the whole local stack: Redis, identity provider, resource API and BFF.
@@ -39,19 +44,22 @@ def dev(*, reset: bool) -> None:
 
 
 @main.command()
+@_version
 def serve() -> None:
     """Start the BFF on its production server.
 
     Configured by BFF_* variables and, if BFF_CONFIG names one, a TOML file.
     """
+    import structlog
+
     from bff import settings as bff_settings
     from bff.logs import configure
-    from bff.routes import build
     from bff.serving import serve as run
 
     settings = _load(bff_settings.load, bff_settings.SettingsError)
-    _load(lambda _environ: build(settings), bff_settings.SettingsError)
     configure(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        structlog.get_logger("bff.settings").warning("setting_without_effect", reason=warning)
 
     def factory() -> Any:
         from bff.app import create_app
@@ -73,6 +81,7 @@ def serve() -> None:
 
 
 @main.command()
+@_version
 def api() -> None:
     """Start the resource API, which validates every access token again.
 
@@ -100,6 +109,7 @@ def api() -> None:
 
 
 @main.command()
+@_version
 def idp() -> None:
     """Start the local identity provider. For development: it refuses BFF_ENV=production.
 
@@ -129,11 +139,13 @@ def idp() -> None:
 
 
 @main.group()
+@_version
 def keys() -> None:
     """Keys for sealing what is stored."""
 
 
 @keys.command()
+@_version
 def new() -> None:
     """Print a new key for BFF_SECRET_KEYS.
 
@@ -157,8 +169,12 @@ def _run(run: Callable[[], None], bind: str, variable: str) -> None:
     try:
         run()
     except OSError as error:
-        text = f"cannot listen on {bind}: {error.strerror}. Stop what uses it, or set {variable}."
-        _fail(text, (), EXIT_FAILED)
+        text = f"cannot listen on {bind}: {error.strerror or error}"
+        if error.errno == errno.EADDRINUSE:
+            _fail(f"{text}. Stop what uses it, or set {variable}.", (), EXIT_FAILED)
+        elif error.errno == errno.EACCES:
+            _fail(f"{text}. Take a port from 1024 on with {variable}.", (), EXIT_CONFIGURATION)
+        _fail(f"{text}. Set {variable} to an address of this machine.", (), EXIT_CONFIGURATION)
 
 
 def _fail(text: str, problems: tuple[str, ...], code: int) -> NoReturn:

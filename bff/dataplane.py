@@ -16,6 +16,7 @@ import structlog
 
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
 from bff.errors import (
+    BadRequest,
     BodyTooLarge,
     InternalError,
     NotSignedIn,
@@ -25,9 +26,10 @@ from bff.errors import (
 )
 from bff.guard import Guard
 from bff.headers import response_headers, upstream_headers
+from bff.paths import canonical, check_query
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
-from bff.routes import Endpoint, Route, RouteTable, allow, canonical, check_query
+from bff.routes import Endpoint, Route, RouteTable, allow
 from bff.sessions.record import SessionRecord, digest, well_formed
 from bff.sessions.store import SessionReader
 from bff.tokens import LoginRequired, TryLater
@@ -43,6 +45,7 @@ CONNECTION = "bff.connection"
 """Where the server leaves the connection in the scope: once it is `lost`, `on_lost` is called."""
 
 MAX_CONTROL_BODY_BYTES = 65_536
+CONTROL_BODY_SECONDS = 30.0
 CALLBACK = "/bff/callback"
 NEEDS_PROVIDER = frozenset({"/bff/login", CALLBACK, "/bff/logout", "/health/ready"})
 
@@ -109,9 +112,10 @@ class DataPlane:
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
-            path = self._admit_target(head)
-            entry = self._table.find(path)
-            allow(entry, head.method)
+            path = canonical(head.path)
+            entry = self._table.find(path)  # first, but only to know how to say what is wrong
+            self._admit_target(path, head)
+            entry = allow(entry, head.method)
             self._guard.check_origin(head, entry.proof)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
@@ -134,12 +138,10 @@ class DataPlane:
             await exchange.answer(error_answer(failure, self._render_page if page else None))
         # Otherwise the server closes the connection on an answer that has no end: it must not look whole.
 
-    def _admit_target(self, head: RequestHead) -> str:
-        path = canonical(head.path)
+    def _admit_target(self, path: str, head: RequestHead) -> None:
         check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
-        return path
 
     def _check_length(self, head: RequestHead, limit: int) -> None:
         declared = head.single(b"content-length")
@@ -206,7 +208,7 @@ class DataPlane:
         """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
         body = b""
         if _has_body(head):
-            body = b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
+            body = await _control_body(receive)
         if path in NEEDS_PROVIDER:
             await self._provider_ready()
         admitted = Admitted(
@@ -296,6 +298,15 @@ class _Body:
             yield piece
 
 
+async def _control_body(receive: Receive) -> bytes:
+    """A small body, read whole in a bounded time. Raises BadRequest, BodyTooLarge or Disconnected."""
+    try:
+        async with asyncio.timeout(CONTROL_BODY_SECONDS):
+            return b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
+    except TimeoutError:
+        raise BadRequest("The body took too long to arrive.") from None
+
+
 async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
     """Stream the upstream's answer to the browser."""
     try:
@@ -327,6 +338,10 @@ def _has_body(head: RequestHead) -> bool:
     return head.has(b"transfer-encoding") or head.single(b"content-length") not in (None, b"0")
 
 
+_NOT_FOR_WSGI = frozenset((b"host", b"content-length", b"transfer-encoding", b"range", b"if-range"))
+"""Written anew; and ranges, which a server may ignore (RFC 9110 §14.2): our own answers are small."""
+
+
 def _for_wsgi(head: RequestHead, host: bytes, length: int) -> Headers:
     """Headers for the control plane. WSGI folds `-` and `_` into one, so the latter do not pass; nor do
     forwarding headers, which have been judged already."""
@@ -335,7 +350,7 @@ def _for_wsgi(head: RequestHead, host: bytes, length: int) -> Headers:
         for name, value in head.headers
         if b"_" not in name
         and not name.startswith((b"x-forwarded-", b"forwarded"))
-        and name not in (b"host", b"content-length", b"transfer-encoding")
+        and name not in _NOT_FOR_WSGI
     ]
     return [*passed, (b"host", host), (b"content-length", str(length).encode())]
 

@@ -6,6 +6,7 @@ import re
 import secrets
 
 from bff.request import Headers, RequestHead
+from bff.settings import never_back
 
 # To the upstream. Cookie, Authorization, Host, Forwarded, X-Forwarded-* and every hop-by-hop header are
 # missing on purpose: the browser's are dropped, ours are added last (RFC 10017 §6.1, RFC 9700 §4.13).
@@ -23,13 +24,6 @@ RESPONSE = frozenset(
     b"link allow date www-authenticate deprecation sunset x-total-count x-request-id".split()
 )
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
-
-NEVER_BACK = frozenset(
-    b"set-cookie set-cookie2 server service-worker-allowed clear-site-data refresh connection keep-alive "
-    b"proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
-)
-"""What not even a route's own `response_headers` may let through; CORS headers neither."""
-_CORS = b"access-control-"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 
@@ -68,7 +62,7 @@ def _nominated(connection: list[bytes]) -> set[bytes]:
 
 def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
     """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
-    allowed = {name for name in extra - NEVER_BACK if not name.startswith(_CORS)}
+    allowed = {name for name in extra if not never_back(name)}
     nominated = _nominated([value for name, value in upstream if name == b"connection"])
     passed = [
         (name, value)

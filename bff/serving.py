@@ -3,7 +3,9 @@ raw bytes of a request that uvicorn leaves out."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import re
 import socket
 from collections.abc import Callable
@@ -24,8 +26,14 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
 GRACEFUL_SECONDS = 30
 DEFAULT_HEADER_BYTES = 65_536
+HEAD_SECONDS = 30.0
+"""How long a request's head may take, from the first connection on, however its bytes come."""
+BODY_PAUSE_SECONDS = 60.0
+"""The longest pause in a request's body, while we are ready to read it."""
+UNASKED_SECONDS = 30.0
 UNASKED_BYTES = 1_048_576
-"""What may still come of a request body after its answer: enough for the answer to be heard first."""
+"""For how long, and how much, may still come of a request body after its answer: enough for the answer to
+be heard first."""
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
 _TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")  # origin-form, visible ASCII, no fragment
@@ -38,9 +46,13 @@ class Protocol(HttpToolsProtocol):
 
     Refuses with 400 or 431 and closes: absolute-form targets and fragments (hidden from applications by
     the server), a missing or doubled Host, and heads over the limit (which the parser does not have).
+    Ends connections whose client owes us bytes for too long: anybody can open some and say nothing.
     """
 
     max_header_bytes = DEFAULT_HEADER_BYTES
+    head_seconds = HEAD_SECONDS
+    body_pause_seconds = BODY_PAUSE_SECONDS
+    unasked_seconds = UNASKED_SECONDS
     common = CommonHeaders(secure=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +64,13 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0  # bytes of the head that the parser has reported
         self._unasked = 0  # bytes of a body whose request has been answered
         self._refusal: PublicError | None = None
+        self._owed_until = math.inf  # when the client must have sent what it has begun
+        self._watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._owe(self.head_seconds)
+        self._check_owed()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused before
@@ -65,6 +84,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
@@ -73,6 +94,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
         self._in_head = True
+        self._owe(self.head_seconds)
         self._fed = self._head_bytes = self._unasked = 0
 
     def on_url(self, url: bytes) -> None:
@@ -86,6 +108,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._owe(self.body_pause_seconds)
         self._refusal = self._refusal or self._judge_head()
         if self._refusal is None:
             super().on_headers_complete()
@@ -99,11 +122,34 @@ class Protocol(HttpToolsProtocol):
             self._unasked += len(body)
             if self._unasked > UNASKED_BYTES:  # a body without end must not be read for ever
                 self.transport.close()
+        else:
+            self._owe(self.body_pause_seconds)
 
     def on_message_complete(self) -> None:
+        self._owe(math.inf)
         if self._refusal is None:
             super().on_message_complete()
         self._in_head, self._fed = True, 0
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self._owed_until != math.inf:
+            self._owe(self.unasked_seconds)
+
+    def _owe(self, seconds: float) -> None:
+        self._owed_until = self.loop.time() + seconds
+
+    def _check_owed(self) -> None:
+        """One timer for each connection, not for each request: it looks now and then whether time is up."""
+        now = self.loop.time()
+        if self.flow.read_paused and self._owed_until < math.inf:  # it is we who do not read
+            self._owe(self.body_pause_seconds)
+        if now < self._owed_until:
+            self._watch = self.loop.call_at(min(self._owed_until, now + self.head_seconds), self._check_owed)
+            return
+        if self._fed or not self._in_head:
+            log.info("request_overdue", reason="the client has not sent what it began")
+        self.transport.abort()
 
     def send_400_response(self, _message: str) -> None:
         """What the parser refuses: smuggling attempts, mostly."""
@@ -134,10 +180,9 @@ class Protocol(HttpToolsProtocol):
         return None
 
     def _refuse(self, error: PublicError) -> None:
-        """Answer and close; where an earlier answer is under way on the connection, only close."""
+        """Answer and close; where another answer is under way on the connection, only close."""
         log.info("request_refused", code=error.code, status=error.status, reason=error.detail)
-        cycle: Any = self.cycle  # None before the first request
-        if cycle is not None and not cycle.response_complete:
+        if not self._may_answer():
             self.transport.abort()
             return
         answer = error_answer(error, None)
@@ -146,6 +191,17 @@ class Protocol(HttpToolsProtocol):
             lines.append(name + b": " + value + b"\r\n")
         self.transport.write(b"".join(lines) + b"connection: close\r\n\r\n" + answer.body)
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether what is written now answers the request that is refused; if so, nobody else answers it."""
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            return True
+        if self._in_head or self.pipeline or cycle.response_started:
+            return False  # the cycle is an earlier request's, or waits behind one, or has begun to answer
+        cycle.disconnected = True  # the application has begun, on a body that turned out to be broken
+        cycle.message_event.set()
+        return True
 
 
 class Worker(UvicornWorker):

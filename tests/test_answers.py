@@ -15,6 +15,7 @@ from bff.routes import ENDPOINTS, Endpoint, Route
 from tests.fakes import head
 
 ROUTE = Route("/weather", "http://api", ("GET",), True, Proof.HEADER, 30, frozenset(), False)
+FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 def _endpoint(path: str) -> Endpoint:
@@ -30,8 +31,13 @@ def _endpoint(path: str) -> Endpoint:
         (_endpoint("/bff/user"), head(), False),
         (_endpoint("/bff/callback"), head(method="POST"), True),
         (_endpoint("/bff/logout"), head(), True),
-        (_endpoint("/bff/logout"), head(method="POST"), True),
-        (_endpoint("/bff/logout"), head(("X-CSRF", "1"), method="POST"), False),
+        (_endpoint("/"), head(method="DELETE"), True),
+        (_endpoint("/bff/logout"), head(FORM, method="POST"), True),
+        (_endpoint("/bff/logout"), head(("Content-Type", "multipart/form-data; x=y"), method="POST"), True),
+        (_endpoint("/bff/logout"), head(method="POST"), False),
+        (_endpoint("/bff/logout"), head(("Content-Type", "application/json"), method="POST"), False),
+        (_endpoint("/bff/logout"), head(FORM, ("X-CSRF", "1"), method="POST"), False),
+        (_endpoint("/bff/logout"), head(method="DELETE"), False),
         (_endpoint("/health/live"), head(), False),
     ],
 )

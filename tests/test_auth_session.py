@@ -389,4 +389,5 @@ def test_body_of_another_kind(stack: Stack, browser: Browser, kind: str) -> None
     """A body that is no form has no `sid`, and breaks nothing."""
     headers = {"Origin": stack.origin, "Content-Type": kind}
     answer = browser.request("POST", "/bff/logout", headers, b'--x\r\n{"sid": "x"')
-    assert error_page(answer, 403) == "csrf_required"
+    assert (error_page(answer, 403) if kind.startswith("multipart") else answer.code) == "csrf_required"
+    assert answer.status == 403

@@ -124,7 +124,7 @@ def test_a_wrong_configuration_is_told_whole_and_exits_2(
 
 
 def test_bad_routes_exit_2_as_well(served: list[dict[str, Any]], tmp_path: Any) -> None:
-    """What only the route table can find wrong stops the start in the same way."""
+    """A route that cannot be is a problem like all others."""
     config = tmp_path / "bff.toml"
     config.write_text('[[routes]]\npath = "/bff/mine"\nupstream = "http://x"\n')
     result = run("serve", **BASE, BFF_CONFIG=str(config))

