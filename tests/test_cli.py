@@ -43,9 +43,10 @@ def run(*arguments: str, **environ: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environ)
 
 
-def test_version() -> None:
-    """Name and version, as packages know it."""
-    result = run("--version")
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_version(command: str) -> None:
+    """Name and version, as packages know it, of every command."""
+    result = run(*command.split(), "--version")
     assert (result.exit_code, result.output) == (0, f"bff, version {__version__}\n")
 
 
@@ -167,3 +168,13 @@ def test_a_port_in_use_exits_1_and_says_what_helps(
     assert result.exit_code == 1
     assert variable in result.stderr
     assert "Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize("bind", ["no-such-host.invalid:5003", "192.0.2.1:5003"])
+def test_an_address_of_another_machine_is_a_configuration_error(bind: str) -> None:
+    """A name that does not resolve, or an address that is not here: nothing that stopping a program helps."""
+    result = run("serve", **BASE | {"BFF_BIND": bind})
+    assert result.exit_code == 2
+    assert f"cannot listen on {bind}: " in result.stderr
+    assert "Set BFF_BIND to an address of this machine." in result.stderr
+    assert "Stop what uses it" not in result.stderr

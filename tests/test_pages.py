@@ -65,6 +65,8 @@ def test_static_files(browser: Browser) -> None:
         kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}[target.rsplit(".")[-1]]
         assert answer.get("content-type").startswith(kind)
         assert browser.get(target, {"If-None-Match": answer.get("etag")}).status == 304
+        whole = browser.get(target, {"Range": "bytes=99999999-"})
+        assert (whole.status, whole.body) == (200, answer.body), "ranges are not for files as small as these"
 
 
 @pytest.mark.parametrize(
