@@ -18,7 +18,7 @@ from bff.answers import error_answer
 from bff.attempts import Attempts
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
-from bff.guard import Guard
+from bff.guard import Guard, page_policy
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
@@ -32,6 +32,7 @@ from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
 from bff.sessions.store import SessionReader, SessionStore
 from bff.settings import Settings
+from bff.site import Site
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
@@ -114,8 +115,15 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         redeeming=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
+        site=_site(settings),
         release=release,
     )
+
+
+def _site(settings: Settings) -> Site | None:
+    if settings.static_dir is None:
+        return None
+    return Site(settings.static_dir, settings.csp or page_policy())
 
 
 def _control_plane(settings: Settings) -> Flask:

@@ -22,6 +22,7 @@ from bff.errors import (
     NotSignedIn,
     ProviderUnavailable,
     PublicError,
+    RouteNotFound,
     SessionExpired,
 )
 from bff.guard import Guard
@@ -29,9 +30,10 @@ from bff.headers import response_headers, upstream_headers
 from bff.paths import canonical, check_query
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
-from bff.routes import Endpoint, Route, RouteTable, allow
+from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
 from bff.sessions.record import SessionRecord, digest, well_formed
 from bff.sessions.store import SessionReader
+from bff.site import Site, is_navigation
 from bff.tokens import LoginRequired, TryLater
 from bff.upstream import Response, Upstreams
 
@@ -75,6 +77,7 @@ class DataPlane:
         redeeming: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
+        site: Site | None,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane; `provider_ready` waits until the provider is known, or is not
@@ -95,6 +98,7 @@ class DataPlane:
         self._redeeming = redeeming
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
+        self._site = site
         self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
 
@@ -121,7 +125,7 @@ class DataPlane:
                 self._check_length(head, self._max_body_bytes)
                 with _cancelled_with(scope.get(CONNECTION)):
                     await self._proxy(entry, path, head, receive, exchange)
-            else:
+            elif not (entry.site and await self._from_site(entry, path, head, scope, receive, exchange)):
                 self._check_length(head, MAX_CONTROL_BODY_BYTES)
                 await self._to_control(entry, path, head, scope, receive, exchange)
         except PublicError as error:
@@ -193,6 +197,32 @@ class DataPlane:
             raise SessionExpired
         await self._reader.slide_if_due(record)
         return record
+
+    # -- a single-page app --------------------------------------------------------------------------
+
+    async def _from_site(
+        self,
+        entry: Endpoint,
+        path: str,
+        head: RequestHead,
+        scope: Scope,
+        receive: Receive,
+        exchange: _Exchange,
+    ) -> bool:
+        """Answer from the app's files; False where it is one of our own that is asked for."""
+        if self._site is None:
+            return False
+        own = (
+            entry.below and entry is not ANY_FILE
+        )  # the app's files come first, then ours, and no page of the app
+        try:
+            navigation = not own and is_navigation(head)
+            await self._site(path, scope, receive, exchange.send, navigation=navigation)
+        except RouteNotFound:
+            if not own:
+                raise
+            return False
+        return True
 
     # -- the control plane --------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
     ├── MethodNotAllowed       405  method_not_allowed      Allow
     ├── CSRFRequired           403  csrf_required
     ├── BodyTooLarge           413  body_too_large
+    ├── RangeNotSatisfiable    416  range_not_satisfiable   Content-Range
     ├── HeadersTooLarge        431  headers_too_large
     ├── RateLimited            429  rate_limited            Retry-After
     ├── SignInNeeded           401                          login_url
@@ -81,6 +82,19 @@ class CSRFRequired(PublicError):
 
 class BodyTooLarge(PublicError):
     status, code, title = 413, "body_too_large", "Body too large"
+
+
+class RangeNotSatisfiable(PublicError):
+    status, code, title = 416, "range_not_satisfiable", "Nothing is in this range"
+
+    def __init__(self, content_range: str) -> None:
+        """`content_range` says how long the file is, as in `bytes */1234`."""
+        super().__init__("The file is shorter; see the Content-Range header.")
+        self._content_range = content_range
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [("Content-Range", self._content_range)]  # RFC 9110 §15.5.17
 
 
 class HeadersTooLarge(PublicError):

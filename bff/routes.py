@@ -36,6 +36,8 @@ class Endpoint:
     """Whether everything below the path belongs to it too."""
     session: bool = False
     """Whether it reads the session: what does not costs Redis nothing."""
+    site: bool = False
+    """Whether the files of a single-page app may answer it."""
 
 
 ENDPOINTS = (
@@ -48,15 +50,27 @@ ENDPOINTS = (
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
     Endpoint("/bff/logout", ("GET", "POST"), page=True, session=True),
 )
+SITE = (
+    Endpoint("/", ("GET", "HEAD"), page=True, site=True),
+    Endpoint("/static", ("GET", "HEAD"), below=True, site=True),
+)
+"""With a single-page app these stand in their places; `ANY_FILE` is for what nothing else answers."""
+ANY_FILE = Endpoint("/", ("GET", "HEAD"), below=True, site=True)
+_NO_FILES = ("/bff", "/health")
 
 
 class RouteTable:
     """All endpoints and routes of one configuration."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], *, site: bool = False) -> None:
+        """`site` says whether there is a single-page app."""
+        endpoints: dict[str, Endpoint] = {
+            endpoint.path: endpoint for endpoint in (*ENDPOINTS, *(SITE if site else ()))
+        }
         self._routes = sorted(routes, key=lambda route: len(route.path), reverse=True)
-        self._exact = {endpoint.path: endpoint for endpoint in ENDPOINTS if not endpoint.below}
-        self._below = [endpoint for endpoint in ENDPOINTS if endpoint.below]
+        self._exact = {path: endpoint for path, endpoint in endpoints.items() if not endpoint.below}
+        self._below = [endpoint for endpoint in endpoints.values() if endpoint.below]
+        self._fallback = ANY_FILE if site else None
 
     def find(self, path: str) -> Endpoint | Route | None:
         """What answers a canonical path; the longest match wins."""
@@ -69,7 +83,9 @@ class RouteTable:
         for endpoint in self._below:
             if _covers(endpoint.path, path):
                 return endpoint
-        return None
+        if any(_covers(ours, path) for ours in _NO_FILES):
+            return None  # a mistyped address of ours must not look like a page
+        return self._fallback
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -80,7 +96,7 @@ def _covers(prefix: str, path: str) -> bool:
 def allow(entry: Endpoint | Route | None, method: str) -> Endpoint | Route:
     """The entry, unless there is none (RouteNotFound) or it does not name the method (MethodNotAllowed);
     OPTIONS is no exception."""
-    if entry is None:
+    if entry is None or (entry is ANY_FILE and method not in entry.methods):
         raise RouteNotFound("No page and no route has this address.")
     if method not in entry.methods:
         raise MethodNotAllowed(entry.methods)
@@ -92,7 +108,7 @@ def build(settings: Settings) -> RouteTable:
     wanted = list(settings.routes)
     if settings.api_url is not None:
         wanted.append(RouteSettings(path=WEATHER, upstream=settings.api_url))
-    return RouteTable(_route(route, settings) for route in wanted)
+    return RouteTable((_route(route, settings) for route in wanted), site=settings.static_dir is not None)
 
 
 def _route(route: RouteSettings, settings: Settings) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -96,6 +97,12 @@ def _redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _folder(value: Path) -> Path:
+    if not value.is_dir():
+        raise ValueError("is not a folder")
+    return value.resolve()
+
+
 def _filled(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable():
         raise ValueError("must be printable ASCII text and not empty")
@@ -109,6 +116,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 BaseURL = Annotated[str, AfterValidator(_base_url)]
 Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyond all bounds
 Names = Annotated[tuple[Text, ...], split(",")]
+Folder = Annotated[Path, AfterValidator(_folder)]
 Network = Annotated[IPNetwork, PlainValidator(_network)]
 SecretKeys = Annotated[tuple[SecretStr, ...], split(","), Field(min_length=1), AfterValidator(_secret_keys)]
 RedisURL = Annotated[SecretStr, AfterValidator(_redis_url)]

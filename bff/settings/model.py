@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from bff.settings.kinds import URL, BaseURL, Bind, Network, Origin, RedisURL, Seconds, SecretKeys, Text, split
+from bff.settings.kinds import (
+    URL,
+    BaseURL,
+    Bind,
+    Folder,
+    Network,
+    Origin,
+    RedisURL,
+    Seconds,
+    SecretKeys,
+    Text,
+    split,
+)
 from bff.settings.routes import WEATHER, RouteSettings, never_back
 
 
@@ -39,6 +52,8 @@ class Settings(BaseModel):
     upstream_timeout_seconds: Seconds = 30
     max_body_bytes: Seconds = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
+    static_dir: Folder | None = None
+    csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -99,6 +114,20 @@ class Settings(BaseModel):
         paths = [route.path for route in value]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"has two routes with the path {', '.join(twice)}")
+        return value
+
+    @field_validator("static_dir")
+    @classmethod
+    def _a_built_app(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value / "index.html").is_file():
+            raise ValueError("must be the folder of a built single-page app: it has no index.html")
+        return value
+
+    @field_validator("csp")
+    @classmethod
+    def _of_an_app(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("static_dir", value) is None:
+            raise ValueError("is the policy of BFF_STATIC_DIR, which is not set")
         return value
 
     @field_validator("api_url")
