@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock wheel clean
+.PHONY: help run test check format screenshots lock wheel clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## start the whole local stack and say where to go (Ctrl-C stops it)
 	@exec $(BIN)/python -m bff dev
@@ -28,6 +28,10 @@ check: $(VENV)/.test ## lint, types and import rules, without the tests
 format: $(VENV)/.test ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+screenshots: $(VENV)/.test ## take the pictures of the README anew, from the browser tests
+	SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q tests/e2e/test_looks.py
+	cp build/screenshots/signed_in-1280.png docs/images/signed-in.png
 
 lock: $(VENV)/.test ## resolve the dependencies anew and write the two lock files
 	@$(BIN)/python -m pip install -q uv

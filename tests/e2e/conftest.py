@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.chromium import browser, open_page, page, pictures
 from tests.e2e.stack import LiveStack
+
+__all__ = ["browser", "open_page", "page", "pictures"]  # fixtures
 
 
 @pytest.fixture(scope="session")

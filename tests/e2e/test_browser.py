@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
+from tests.e2e.chromium import needs_browser, sign_in
 from tests.e2e.stack import ADMIN, ALICE, PASSWORD, LiveStack
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Response
+    from playwright.sync_api import Page, Response
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright (make test)"),
-]
+pytestmark = needs_browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Browser, stack: LiveStack) -> Iterator[Page]:
-    """A page of a fresh profile, whose console must stay free of policy violations and errors."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    complaints: list[str] = []
-
-    def listen(text: str, kind: str) -> None:
-        # A failed fetch is logged by the browser itself; that is how signed-out visitors are told apart.
-        if kind == "error" and "Failed to load resource" not in text:
-            complaints.append(text)
-
-    opened.on("console", lambda message: listen(message.text, message.type))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    yield opened
-    context.close()
-    assert complaints == []
-
-
-def sign_in(page: Page, stack: LiveStack, username: str = ALICE, path: str = "/") -> None:
-    """From the page to the provider and back."""
-    page.goto(stack.url + path)
-    page.click("#sign-in")
-    page.wait_for_url(re.compile(re.escape(stack.idp_url)))
-    page.fill("input[name=username]", username)
-    page.fill("input[name=password]", PASSWORD)
-    page.click("form button[type=submit]")
-    page.wait_for_selector("#greeting:visible")
-
-
-def test_lands_signed_in_with_a_strict_cookie(page: Page, stack: LiveStack, tmp_path: Path) -> None:
+def test_lands_signed_in_with_a_strict_cookie(page: Page, stack: LiveStack) -> None:
     """The provider is another site, the cookie is Strict, and the person lands signed in all the same."""
     sign_in(page, stack)
     assert page.url == f"{stack.url}/"
@@ -86,7 +26,6 @@ def test_lands_signed_in_with_a_strict_cookie(page: Page, stack: LiveStack, tmp_
     assert cookies["bff"]["sameSite"] == "Strict"
     assert cookies["bff"]["httpOnly"] is True
     assert cookies["bff"]["expires"] == -1
-    page.screenshot(path=str(tmp_path / "signed-in.png"), full_page=True)
 
 
 def test_shows_the_forecast_and_signs_out(page: Page, stack: LiveStack) -> None:
@@ -173,3 +112,94 @@ def test_another_site_cannot_use_the_session(page: Page, stack: LiveStack) -> No
     other.goto(f"{stack.url}/bff/logout?sid=guess")
     page.reload()
     page.wait_for_selector("#greeting:visible")
+
+
+def test_a_wrong_password(page: Page, stack: LiveStack) -> None:
+    """The provider's page says so and keeps the address that was typed; the second try signs in."""
+    page.goto(f"{stack.url}/bff/login?returnUrl=/%3Ffrom=test")
+    page.fill("input[name=username]", ALICE)
+    page.fill("input[name=password]", "wrong")
+    page.click("form button[type=submit]")
+    page.wait_for_selector("[role=alert]:visible")
+    assert page.input_value("input[name=username]") == ALICE
+    assert page.input_value("input[name=password]") == ""
+    page.fill("input[name=password]", PASSWORD)
+    page.click("form button[type=submit]")
+    page.wait_for_selector("#greeting:visible")
+    assert page.url == f"{stack.url}/?from=test"
+
+
+def test_a_new_user(page: Page, stack: LiveStack) -> None:
+    """Signing up with an e-mail address and the code that the page shows leads in, signed in."""
+    page.goto(stack.url)
+    page.click("#sign-in")
+    page.click("a[href^='/signup']")
+    page.fill("input[name=username]", "carol@example.com")
+    page.fill("input[name=password]", "C0rrect-horse!")
+    if page.locator("input[name=name]").count():
+        page.fill("input[name=name]", "Carol")
+    page.click("form button[type=submit]")
+    code = re.search(r"\b\d{6}\b", page.inner_text("main"))
+    assert code, "the page shows the code that an e-mail would bring"
+    page.fill("input[name=code]", code[0])
+    page.click("form button[type=submit]")
+    page.wait_for_selector("#greeting:visible")
+    assert "carol@example.com" in page.inner_text("#greeting")
+    assert page.locator("#admin-for-others").is_visible()
+
+
+def test_the_api_says_no(page: Page, stack: LiveStack) -> None:
+    """Who is no administrator and tries all the same sees the API's own refusal."""
+    sign_in(page, stack)
+    assert page.locator("#admin-for-admins").is_hidden()
+    page.click("#try-admin")
+    page.wait_for_selector("#admin-result:visible")
+    assert "403" in page.inner_text("#admin-answer")
+    assert "insufficient_scope" in page.inner_text("#admin-body")
+
+
+def test_by_keyboard_alone(page: Page, stack: LiveStack) -> None:
+    """Sign in, call the API and sign out without a mouse, with a visible focus all the way."""
+    page.goto(stack.url)
+    page.wait_for_selector("#sign-in:visible")
+    _tab_to(page, "sign-in")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("input[name=username]")
+    page.locator("input[name=username]").focus()
+    page.keyboard.type(ALICE)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#greeting:visible")
+    _tab_to(page, "call-weather")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#forecast:visible")
+    page.keyboard.press("Home")
+    _tab_to(page, "sign-out")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sign-in:visible")
+
+
+def _tab_to(page: Page, name: str) -> None:
+    """Press Tab until the element has the focus, and see that one can see it."""
+    page.evaluate("document.activeElement?.blur()")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement?.id") == name:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline not in ("none", ""), f"{name} does not show that it has the focus"
+            return
+    raise AssertionError(f"Tab never reaches {name}")
+
+
+def test_a_session_that_ends_elsewhere(page: Page, stack: LiveStack) -> None:
+    """A second tab that signs out ends the first one's session; its next call leads to the sign-in."""
+    sign_in(page, stack)
+    second = page.context.new_page()
+    second.goto(stack.url)
+    second.wait_for_selector("#greeting:visible")
+    second.click("#sign-out")
+    second.wait_for_selector("#sign-in:visible")
+    page.click("#call-weather")
+    page.wait_for_selector("input[name=username]")
+    assert ALICE not in page.inner_text("body")
