@@ -19,6 +19,7 @@ from bff.attempts import Attempts
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
 from bff.guard import Guard, page_policy
+from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
@@ -62,6 +63,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         provider,
         pool,
         clock,
+        Outage(time.monotonic),
         leeway=settings.refresh_leeway_seconds,
         provider_deadline=settings.provider_timeout_seconds,
     )

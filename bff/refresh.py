@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from bff.errors import StoreUnavailable
+from bff.outage import Outage
 from bff.provider.client import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
 from bff.sessions.record import SessionRecord, user_hash
 from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
@@ -34,8 +35,8 @@ LEASE_MARGIN_SECONDS = 5.0
 """What a lease lasts beyond the provider's deadline: a slow provider must not cause a second redeem."""
 WAIT_MARGIN_SECONDS = 2.0
 SAVE_SECONDS = 60.0
+_SAVE_AGAIN_SECONDS = 0.1
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.25)
-_LONGEST_BACK_OFF = 15.0
 
 
 class RefreshingProvider(Protocol):
@@ -56,6 +57,7 @@ class Refresher:
         provider: RefreshingProvider,
         pool: Executor,
         clock: Clock,
+        outage: Outage,
         *,
         leeway: float,
         provider_deadline: float,
@@ -69,7 +71,7 @@ class Refresher:
         self._leeway = leeway
         self._deadline = provider_deadline
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
-        self._failures = 0
+        self._outage = outage
 
     async def usable(self, record: SessionRecord) -> Outcome:
         """What the request with this session may do. Waits only where the token is dead."""
@@ -111,14 +113,14 @@ class Refresher:
 
     async def _refresh(self, record: SessionRecord) -> Outcome:
         owner = secrets.token_hex(8)
-        until = self._clock() + self._deadline + WAIT_MARGIN_SECONDS
+        until = time.monotonic() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
             lease = await self._in_pool(self._lease_and_redeem, record, owner)
             if not isinstance(lease, Lease):
                 return lease
             if lease is Lease.GONE:
                 return LoginRequired()
-            if lease is Lease.PAUSE or self._clock() >= until:
+            if lease is Lease.PAUSE or time.monotonic() >= until:
                 break
             if lease is Lease.HELD:
                 await asyncio.sleep(_POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)])
@@ -128,7 +130,7 @@ class Refresher:
             if newer.generation != record.generation and (outcome := self._judge(newer)) is not None:
                 return outcome
             record = newer
-        return self._judge(record) or TryLater(_whole(self._back_off()))
+        return self._judge(record) or TryLater()
 
     async def _in_pool(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
@@ -136,18 +138,20 @@ class Refresher:
     def _lease_and_redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         """In one job: a lease that waited for a thread could run out before its redeem begins."""
         lease = self._store.lease(record, owner, self._deadline + LEASE_MARGIN_SECONDS)
-        return self._redeem(record, owner) if lease is Lease.YOURS else lease
+        if lease is not Lease.YOURS:
+            return lease
+        if wait := self._outage.wait():
+            return self._pause(record, owner, wait)
+        return self._redeem(record, owner)
 
-    def _redeem(self, record: SessionRecord, owner: str) -> Outcome:
+    def _redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         """With the lease in hand, which says that `record` holds the newest tokens: redeem and save."""
         result = self._provider.refresh(record.tokens, partial(_is_user_of, record))
         if isinstance(result, RefreshFailed):
-            self._failures += 1
-            pause = self._back_off()
+            pause = self._outage.failed(outage=result.outage)
             log.error("refresh_failed", reason=result.reason, next_try_seconds=pause)
-            self._release(record, owner, pause)
-            return self._judge(record) or TryLater(_whole(pause))
-        self._failures = 0
+            return self._pause(record, owner, pause)
+        self._outage.over()
         if isinstance(result, GrantEnded):
             return self._grant_ended(record)
         if isinstance(result, Unrenewable):
@@ -155,9 +159,14 @@ class Refresher:
             return self._save(record, owner, msgspec.structs.replace(record.tokens, refresh_token=None))
         return self._save(record, owner, result.tokens)
 
-    def _grant_ended(self, record: SessionRecord) -> Outcome:
-        if self._store.end_if_current(record):
-            log.warning("session_ended", reason="invalid_grant")
+    def _pause(self, record: SessionRecord, owner: str, seconds: float) -> Outcome:
+        self._release(record, owner, seconds)
+        return self._judge(record) or TryLater(_whole(seconds))
+
+    def _grant_ended(self, record: SessionRecord) -> Outcome | Lease:
+        if not self._store.end_if_current(record):
+            return Lease.NEWER  # not these tokens' session any more: look again
+        log.warning("session_ended", reason="invalid_grant")
         return LoginRequired()
 
     def _save(self, record: SessionRecord, owner: str, tokens: TokenSet) -> Outcome:
@@ -170,7 +179,7 @@ class Refresher:
             except StoreUnavailable:
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.25)
+                time.sleep(_SAVE_AGAIN_SECONDS)
         if saved is Saved.GONE:  # signed out meanwhile: sign-out wins, and nothing stays valid
             self._provider.revoke(tokens)
             return LoginRequired()
@@ -184,10 +193,6 @@ class Refresher:
             self._store.release(record, owner, pause)
         except StoreUnavailable as error:  # it runs out by itself
             log.warning("lease_not_released", reason=error.reason)
-
-    def _back_off(self) -> float:
-        """Seconds until the next try at a provider in trouble, whichever session has met it."""
-        return float(min(_LONGEST_BACK_OFF, 2 ** min(self._failures, 8)))
 
 
 def _is_user_of(record: SessionRecord, issuer: str, subject: str) -> bool:

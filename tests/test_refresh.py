@@ -14,12 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from bff.errors import StoreUnavailable
+from bff.outage import Outage
 from bff.provider.client import GrantEnded, Refreshed, RefreshFailed, Unrenewable
 from bff.refresh import Refresher
 from bff.sessions.record import SessionRecord, digest
 from bff.sessions.store import Lease, Saved, SessionStore
 from bff.tokens import LoginRequired, Outcome, TokenSet, TryLater, Usable
-from tests.fakes import ISSUER, SUBJECT, FakeProvider, Rig, renewing, token_set
+from tests.fakes import ISSUER, SUBJECT, FakeClock, FakeProvider, Rig, renewing, token_set
 
 T = TypeVar("T")
 
@@ -37,11 +38,19 @@ async def process(
     deadline: float = 5,
     threads: int = 4,
     store: SessionStore | None = None,
+    outage: Outage | None = None,
 ) -> AsyncIterator[Refresher]:
     """One process of the BFF, as far as refreshes go; at its end it drains."""
     pool, reader = ThreadPoolExecutor(threads), rig.reader()
     refresher = Refresher(
-        store or rig.store, reader, provider, pool, rig.clock, leeway=60, provider_deadline=deadline
+        store or rig.store,
+        reader,
+        provider,
+        pool,
+        rig.clock,
+        outage or Outage(time.monotonic),
+        leeway=60,
+        provider_deadline=deadline,
     )
     try:
         yield refresher
@@ -60,11 +69,14 @@ def run(
     deadline: float = 5,
     threads: int = 4,
     store: SessionStore | None = None,
+    outage: Outage | None = None,
 ) -> T:
     """Let one process do `work`, wait for its refreshes, and end it."""
 
     async def whole() -> T:
-        async with process(rig, provider, deadline=deadline, threads=threads, store=store) as refresher:
+        async with process(
+            rig, provider, deadline=deadline, threads=threads, store=store, outage=outage
+        ) as refresher:
             return await work(refresher)
 
     return asyncio.run(whole())
@@ -258,9 +270,39 @@ def test_the_pause_grows_and_is_bounded(rig: Rig) -> None:
             if failed:
                 pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))
             rig.client.delete(record.key + ":lease")
+            clock.advance(20)
 
-    run(rig, provider, work)
+    clock = FakeClock()
+    run(rig, provider, work, outage=Outage(clock))
     assert pauses == [2, 4, 8, 15, 15, 2]
+
+
+def test_an_outage_is_not_stormed_by_other_sessions(rig: Rig) -> None:
+    """Once three sessions have met it, the others are told to come back; one finds out when it is over."""
+    clock = FakeClock()
+    down = True
+    renew = renewing(rig.clock)
+    provider = FakeProvider(lambda tokens, n: RefreshFailed("503") if down else renew(tokens, n))
+    tokens = token_set(rig.clock, "old", obtained_at=rig.clock() - DEAD, expires_at=rig.clock() - 1)
+    records = [rig.begin(f"{number:043}", tokens) for number in range(40)]
+
+    async def work(refresher: Refresher) -> None:
+        nonlocal down
+        for record in records[:3]:
+            assert isinstance(await refresher.usable(record), TryLater)
+        outcomes = await asyncio.gather(*map(refresher.usable, records[3:30]))
+        assert all(isinstance(outcome, TryLater) and outcome.retry_after == 8 for outcome in outcomes)
+        assert len(provider.redeemed) == 3
+        clock.advance(8)
+        await asyncio.gather(*map(refresher.usable, records[30:35]))
+        assert len(provider.redeemed) == 4
+        down = False
+        clock.advance(15)
+        assert access_token(await refresher.usable(records[35])) == "access-6"
+        outcomes = await asyncio.gather(*map(refresher.usable, records[36:]))
+        assert all(isinstance(outcome, Usable) for outcome in outcomes)
+
+    run(rig, provider, work, outage=Outage(clock))
 
 
 def test_after_the_pause_it_is_tried_again(rig: Rig) -> None:
@@ -367,15 +409,17 @@ def test_invalid_grant_ends_the_session(rig: Rig, age: float) -> None:
     assert rig.client.keys("*") == []
 
 
-def test_invalid_grant_for_replaced_tokens_ends_nothing(rig: Rig) -> None:
-    """Only the generation that was refused may end its session."""
-    record = aged(rig, DUE)
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_invalid_grant_for_replaced_tokens_ends_nothing(rig: Rig, age: float) -> None:
+    """Only the generation that was refused may end its session; a request that waits takes the newer one."""
+    record = aged(rig, age)
 
     def answer(_tokens: TokenSet, _number: int) -> GrantEnded:
         rig.store.save_tokens(record, token_set(rig.clock, "other"))
         return GrantEnded()
 
-    run(rig, FakeProvider(answer), lambda refresher: refresher.usable(record))
+    outcome = run(rig, FakeProvider(answer), lambda refresher: refresher.usable(record))
+    assert access_token(outcome) == ("access-1" if age == DUE else "access-other")
     assert load(rig).tokens.access_token == "access-other"
 
 

@@ -65,9 +65,14 @@ class Unrenewable(msgspec.Struct, frozen=True):
 
 
 class RefreshFailed(msgspec.Struct, frozen=True):
-    """Anything else: the session is kept and the refresh tried again later."""
+    """Anything else: the session is kept and the refresh tried again later.
+
+    `outage` says whether the provider gave no answer of use, so that others need not try, either; the
+    outcome of the redeem is unknown then.
+    """
 
     reason: str
+    outage: bool = True
 
 
 RefreshResult = Refreshed | GrantEnded | Unrenewable | RefreshFailed
@@ -227,7 +232,7 @@ class Provider:
             answer = self._redeem_refresh_token(tokens)
             renewed = token_set(answer, asked_at)
         except OAuthError as error:
-            return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(word(error.error))
+            return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(word(error.error), outage=False)
         except UnusableAnswer as error:
             return Unrenewable(str(error))
         except ProviderUnavailable as error:
