@@ -28,6 +28,7 @@ from bff.refresh import Refresher
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.sessions.connect import connect, connect_async
+from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
@@ -84,6 +85,8 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         issuer=settings.oidc_issuer,
         secure=settings.secure,
         strict=settings.cookie_samesite == "Strict",
+        sessions_per_user=settings.sessions_per_user,
+        directory=Directory(store, store.index),
         revoker=revoker,
     )
     flask.register_blueprint(authentication.blueprint())

@@ -27,6 +27,8 @@ from bff.errors import (
     BadRequest,
     CSRFRequired,
     ResponseInvalid,
+    SessionNotFound,
+    SignInCutOff,
     StateUnknown,
     StateUsed,
     StoreUnavailable,
@@ -37,8 +39,10 @@ from bff.provider.client import Provider, SignedIn, refusal
 from bff.provider.revocation import Revoker
 from bff.request import Admitted
 from bff.sealing import Keyring
+from bff.sessions.browsers import readable
+from bff.sessions.directory import Directory, Listed
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
-from bff.sessions.record import Meta, SessionRecord, logout_sid, user_hash
+from bff.sessions.record import Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
 from bff.tokens import Clock
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
@@ -83,6 +87,9 @@ class Auth:
     issuer: str
     secure: bool
     strict: bool
+    sessions_per_user: int
+    """More than that end the oldest; 0 means no cap."""
+    directory: Directory
     revoker: Revoker
 
     def blueprint(self) -> Blueprint:
@@ -92,6 +99,9 @@ class Auth:
         routes.route("/bff/callback", methods=["GET", "POST"], endpoint="callback")(self.callback)
         routes.get("/bff/user")(self.user)
         routes.route("/bff/logout", methods=["GET", "POST"], endpoint="logout")(self.logout)
+        routes.get("/bff/sessions")(self.own_sessions)
+        routes.delete("/bff/sessions")(self.end_others)
+        routes.delete("/bff/sessions/<name>")(self.end_one)
         return routes
 
     # -- sign-in ------------------------------------------------------------------------------------
@@ -137,7 +147,9 @@ class Auth:
         code = self.provider.check_response(answer)
         signed_in = self.provider.redeem(code, attempt)
         record = self._begin(signed_in, answer.get("session_state"))
+        self._refuse_if_cut_off(record, attempt)
         self._end_replaced(attempt, cookies)
+        self._enforce_cap(record)
         log.info("signed_in", user=record.meta.user[:16])
         return self._onward(attempt)
 
@@ -154,7 +166,7 @@ class Auth:
         )
         claims = identity.claims
         hint = claims.get("email") or claims.get("preferred_username") or identity.subject
-        data = {"claims": _public(claims), "hint": hint}
+        data = {"claims": _public(claims), "hint": hint, **self._where()}
         if session_state is not None and len(session_state) <= _LONGEST_PARAMETER:
             data["session_state"] = session_state
         try:
@@ -162,6 +174,35 @@ class Auth:
         except StoreUnavailable:
             self.revoker.later(tokens)  # nobody will ever hold them
             raise
+
+    def _refuse_if_cut_off(self, record: SessionRecord, attempt: Attempt) -> None:
+        """A sign-in that had begun before all sessions of its user were ended ends with them."""
+        current = _current()
+        try:
+            if not self.sessions.store.index.is_cut_off(record.meta.user, attempt.started_at):
+                return
+            self.sessions.end(current)
+        except StoreUnavailable:  # whether it counts is not known: nobody gets its cookie
+            current.vanish()
+            self.revoker.later(record.tokens)
+            raise
+        self.revoker.later(record.tokens)
+        raise SignInCutOff(reason="the user's sessions were ended while this sign-in was under way")
+
+    def _enforce_cap(self, record: SessionRecord) -> None:
+        if not self.sessions_per_user:
+            return
+        try:
+            for ended in self.directory.enforce(record.meta.user, self.sessions_per_user):
+                self.revoker.later(ended.tokens)
+        except StoreUnavailable as error:
+            log.warning("oldest_session_not_ended", reason=error.reason)
+
+    def _where(self) -> dict[str, str]:
+        """What tells a person later which session this is."""
+        admitted = _admitted()
+        agent = admitted.head.single(b"user-agent") or b""
+        return {"browser": readable(agent.decode("latin-1")), "address": admitted.client}
 
     def _end_replaced(self, attempt: Attempt, cookies: dict[str, list[str]]) -> None:
         """End the sessions that this sign-in takes the place of, so that none lives on unseen."""
@@ -217,6 +258,38 @@ class Auth:
             claims.append(_claim("bff:session_state", current["session_state"]))
         return jsonify(claims)
 
+    # -- the user's own sessions --------------------------------------------------------------------
+
+    def own_sessions(self) -> Response:
+        """All sessions of who is signed in, the newest first."""
+        current = _current()
+        user = current.signed_in().meta.user
+        listed = reversed(self.directory.of(user))
+        return jsonify([_listed(each, current=each.id == current.digest) for each in listed])
+
+    def end_one(self, name: str) -> Response:
+        """End one of them; another user's is as unknown as any other."""
+        current = _current()
+        user = current.signed_in().meta.user
+        ended = self.directory.end(name, user=user) if is_digest(name) else None
+        if ended is None:
+            raise SessionNotFound
+        if name == current.digest:
+            current.vanish()
+        self.revoker.soon(ended.tokens)
+        log.info("session_revoked", user=user[:16])
+        return _no_content()
+
+    def end_others(self) -> Response:
+        """End all but this one, and every sign-in of theirs that is under way elsewhere."""
+        current = _current()
+        user = current.signed_in().meta.user
+        ended = self.directory.end_others(user, cast("str", current.digest))
+        for each in ended:
+            self.revoker.later(each.tokens)
+        log.info("sessions_revoked", user=user[:16], count=len(ended))
+        return _no_content()
+
     # -- sign-out -----------------------------------------------------------------------------------
 
     def logout(self) -> Response:
@@ -269,6 +342,22 @@ class Auth:
         response = make_response(redirect(url, 303))
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
+
+
+def _listed(each: Listed, *, current: bool) -> dict[str, Any]:
+    record = each.record
+    return {
+        "id": each.id,
+        "current": current,
+        "created": rfc3339(record.meta.created),
+        "last_seen": rfc3339(record.last_seen),
+        "browser": record.data.get("browser", ""),
+        "address": record.data.get("address", ""),
+    }
+
+
+def _no_content() -> Response:
+    return Response(status=204)
 
 
 def _current() -> BFFSession:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from bff._version import __version__
+
+if TYPE_CHECKING:
+    from bff.operations import Operations
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -154,6 +158,85 @@ def new() -> None:
     from bff.sealing import new_key
 
     click.echo(new_key())
+
+
+@main.group()
+@_version
+def sessions() -> None:
+    """Who is signed in, and the power to end it.
+
+    Configured as `bff serve` is.
+    """
+
+
+@sessions.command("list")
+@_version
+@click.option("--user", metavar="SUB", help="Only this user's, by the provider's `sub`.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def list_sessions(*, user: str | None, as_json: bool) -> None:
+    """List live sessions, the oldest first."""
+    rows = _operate(lambda operations: operations.list(user))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        for line in _table(rows):
+            click.echo(line)
+    else:
+        click.echo("no sessions")
+
+
+@sessions.command()
+@_version
+@click.argument("session_id", metavar="ID", required=False)
+@click.option("--user", metavar="SUB", help="All sessions of this user, by the provider's `sub`.")
+@click.option("--all", "everybody", is_flag=True, help="All sessions of everybody.")
+def revoke(*, session_id: str | None, user: str | None, everybody: bool) -> None:
+    """End sessions, and revoke their refresh tokens at the provider.
+
+    With --user and --all, sign-ins under way are ended, too.
+    """
+    if sum((session_id is not None, user is not None, everybody)) != 1:
+        raise click.UsageError("name one of: --user SUB, --all, or the ID of a session")
+    if session_id is not None:
+        ended = _operate(lambda operations: operations.revoke(session_id))
+        if not ended:
+            _fail("there is no session of this id", (), EXIT_FAILED)
+    elif user is not None:
+        ended = _operate(lambda operations: operations.revoke_user(user))
+    else:
+        ended = _operate(lambda operations: operations.revoke_all())
+    click.echo(f"ended {ended} session{'' if ended == 1 else 's'}")
+
+
+def _operate(work: Callable[[Operations], S]) -> S:
+    """Run an operator's command on the sessions of the configured BFF."""
+    from bff import settings as bff_settings
+    from bff.errors import StoreUnavailable
+    from bff.logs import configure
+    from bff.operations import operations
+
+    settings = _load(bff_settings.load, bff_settings.SettingsError)
+    configure("warning", "text")
+    try:
+        with operations(settings) as run:
+            return work(run)
+    except StoreUnavailable as error:
+        _fail(f"the sessions cannot be reached: {error.reason}", (), EXIT_FAILED)
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    """Rows in columns, under their names."""
+    names = list(rows[0])
+    cells = [[name.upper().replace("_", " ") for name in names]]
+    cells += [[_plain(row[name]) or "-" for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells)
+    return ["  ".join(line).rstrip() for line in padded]
+
+
+def _plain(text: str) -> str:
+    """What users chose must not steer the operator's terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _load(load: Callable[[Mapping[str, str]], S], error_type: type[Exception]) -> S:

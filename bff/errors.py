@@ -3,6 +3,7 @@
     PublicError
     ├── BadRequest             400  bad_request
     ├── RouteNotFound          404  route_not_found
+    ├── SessionNotFound        404  session_not_found
     ├── MethodNotAllowed       405  method_not_allowed      Allow
     ├── CSRFRequired           403  csrf_required
     ├── BodyTooLarge           413  body_too_large
@@ -62,6 +63,13 @@ class BadRequest(PublicError):
 
 class RouteNotFound(PublicError):
     status, code, title = 404, "route_not_found", "Nothing is here"
+
+
+class SessionNotFound(PublicError):
+    status, code, title = 404, "session_not_found", "No such session"
+
+    def __init__(self) -> None:
+        super().__init__("This user has no session of that id.")
 
 
 class MethodNotAllowed(PublicError):
@@ -159,6 +167,12 @@ class StateUsed(SignInFailed):
     """The answer has been used before: replayed, reloaded or reached by the back button."""
 
     code = "state_used"
+
+
+class SignInCutOff(SignInFailed):
+    """All sessions of this user were ended while the sign-in was under way: it must not slip through."""
+
+    code = "sign_in_cut_off"
 
 
 class ProviderRefused(SignInFailed):

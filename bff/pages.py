@@ -14,6 +14,7 @@ from bff.errors import (
     PublicError,
     ResponseInvalid,
     RetryLater,
+    SignInCutOff,
     SignInFailed,
     StateUnknown,
     StateUsed,
@@ -36,6 +37,7 @@ _MESSAGES: dict[type[PublicError], str] = {
     ),
     ResponseInvalid: "The identity provider's answer was not as it should be, so nobody is signed in.",
     IDTokenInvalid: "What the identity provider said about you cannot be verified, so nobody is signed in.",
+    SignInCutOff: "All your sessions were ended while you were signing in, so this one was not begun.",
     CSRFRequired: "This address answers only to pages of this site.",
 }
 

@@ -34,6 +34,8 @@ class Endpoint:
     page: bool = False
     below: bool = False
     """Whether everything below the path belongs to it too."""
+    item: bool = False
+    """Whether it is for what lies one segment below the path, and not for the path itself."""
     session: bool = False
     """Whether it reads the session: what does not costs Redis nothing."""
     site: bool = False
@@ -49,6 +51,8 @@ ENDPOINTS = (
     Endpoint("/bff/callback", ("GET", "POST"), page=True),
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
     Endpoint("/bff/logout", ("GET", "POST"), page=True, session=True),
+    Endpoint("/bff/sessions", ("GET", "DELETE"), Proof.HEADER, session=True),
+    Endpoint("/bff/sessions", ("DELETE",), Proof.HEADER, session=True, item=True),
 )
 SITE = (
     Endpoint("/", ("GET", "HEAD"), page=True, site=True),
@@ -65,7 +69,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route], *, site: bool = False) -> None:
         """`site` says whether there is a single-page app."""
         endpoints: dict[str, Endpoint] = {
-            endpoint.path: endpoint for endpoint in (*ENDPOINTS, *(SITE if site else ()))
+            _place(endpoint): endpoint for endpoint in (*ENDPOINTS, *(SITE if site else ()))
         }
         self._routes = sorted(routes, key=lambda route: len(route.path), reverse=True)
         self._exact = {path: endpoint for path, endpoint in endpoints.items() if not endpoint.below}
@@ -74,7 +78,8 @@ class RouteTable:
 
     def find(self, path: str) -> Endpoint | Route | None:
         """What answers a canonical path; the longest match wins."""
-        endpoint = self._exact.get(path)
+        parent, _, name = path.rpartition("/")
+        endpoint = self._exact.get(path) or (self._exact.get(parent + "/*") if name else None)
         if endpoint is not None:
             return endpoint
         for route in self._routes:
@@ -86,6 +91,10 @@ class RouteTable:
         if any(_covers(ours, path) for ours in _NO_FILES):
             return None  # a mistyped address of ours must not look like a page
         return self._fallback
+
+
+def _place(endpoint: Endpoint) -> str:
+    return endpoint.path + "/*" if endpoint.item else endpoint.path
 
 
 def _covers(prefix: str, path: str) -> bool:

@@ -111,6 +111,11 @@ class Rig:
         """A data plane's reader; it belongs to the running event loop and must be closed there."""
         return SessionReader(self.backend.connect_async(), self.codec, self.lifetime, self.clock)
 
+    def in_redis(self) -> list[bytes]:
+        """What lies in Redis, but for the index, which outlives sessions by design."""
+        keys: list[bytes] = self.client.keys("*")  # type: ignore[assignment]
+        return [key for key in keys if b"{user:" not in key]
+
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""
 

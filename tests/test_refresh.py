@@ -109,10 +109,10 @@ def access_token(outcome: Outcome) -> str:
 def test_a_young_token_is_left_alone(rig: Rig, age: float) -> None:
     """Not due: nobody is asked, neither the provider nor Redis."""
     record, provider = aged(rig, age), FakeProvider(renewing(rig.clock))
-    before = rig.client.keys("*")
+    before = rig.in_redis()
     assert run(rig, provider, lambda refresher: refresher.usable(record)) == Usable(record.tokens)
     assert provider.redeemed == []
-    assert rig.client.keys("*") == before
+    assert rig.in_redis() == before
 
 
 def test_a_due_token_is_refreshed_beside_the_request(rig: Rig) -> None:
@@ -406,7 +406,7 @@ def test_invalid_grant_ends_the_session(rig: Rig, age: float) -> None:
     outcome = run(rig, provider, lambda refresher: refresher.usable(record))
     assert outcome == LoginRequired() if age == DEAD else access_token(outcome) == "access-1"
     assert rig.store.load(NAME) is None
-    assert rig.client.keys("*") == []
+    assert rig.in_redis() == []
 
 
 @pytest.mark.parametrize("age", [DUE, DEAD])
@@ -460,7 +460,7 @@ def test_signing_out_wins_against_a_refresh_under_way(rig: Rig) -> None:
 
     assert run(rig, provider, work) == LoginRequired()
     assert [tokens.refresh_token for tokens in provider.revoked] == ["refresh-2"]
-    assert rig.client.keys("*") == []
+    assert rig.in_redis() == []
 
 
 def test_a_session_that_ended_meanwhile_is_not_refreshed(rig: Rig) -> None:

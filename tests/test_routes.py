@@ -34,6 +34,7 @@ TABLE = RouteTable([route("/weather"), route("/weather/admin"), route("/api/v1")
         ("/", "/"),
         ("/static/app.js", "/static"),
         ("/bff/user", "/bff/user"),
+        ("/bff/sessions", "/bff/sessions"),
         ("/health/live", "/health/live"),
     ],
 )
@@ -81,9 +82,9 @@ def test_methods_that_a_route_does_not_name_are_refused(method: str) -> None:
 
 
 def test_addresses_that_use_the_session_demand_the_header() -> None:
-    """`/bff/user` demands X-CSRF; the sign-out checks for itself, since forms cannot send it."""
-    demanding = {endpoint.path: endpoint.proof for endpoint in ENDPOINTS if endpoint.session}
-    assert demanding == {"/bff/user": Proof.HEADER, "/bff/logout": Proof.NONE}
+    """All demand X-CSRF; the sign-out checks for itself, since forms cannot send it."""
+    lax = {endpoint.path for endpoint in ENDPOINTS if endpoint.session and endpoint.proof is not Proof.HEADER}
+    assert lax == {"/bff/logout"}
 
 
 def settings(**values: object) -> Settings:
@@ -152,6 +153,15 @@ def test_nested_routes_are_fine() -> None:
 def test_the_methods_of_the_settings_are_those_of_http() -> None:
     """TRACE and CONNECT have no place behind a proxy that adds tokens."""
     assert not {"TRACE", "CONNECT"} & set(bff_settings.METHODS)
+
+
+def test_what_lies_one_segment_below() -> None:
+    """`/bff/sessions/<id>` takes DELETE alone; deeper there is nothing."""
+    assert allow(TABLE.find("/bff/sessions/x"), "DELETE").path == "/bff/sessions"
+    with pytest.raises(MethodNotAllowed) as caught:
+        allow(TABLE.find("/bff/sessions/x"), "GET")
+    assert caught.value.allow == ("DELETE",)
+    assert [TABLE.find(path) for path in ("/bff/sessions/", "/bff/sessions/x/y", "/bff/user/x")] == [None] * 3
 
 
 def test_endpoints_name_their_errors() -> None:

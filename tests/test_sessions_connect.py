@@ -13,9 +13,10 @@ import pytest
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring
 from bff.sessions.connect import connect, connect_async
+from bff.sessions.errors import store_errors
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore, store_errors
+from bff.sessions.store import SessionReader, SessionStore
 from tests.fakes import KEY
 
 CODEC, LIFETIME = Codec(Keyring([KEY]), "t:"), Lifetime(1800, 28800)

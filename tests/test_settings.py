@@ -157,6 +157,8 @@ BAD = [
     ("BFF_SESSION_IDLE_SECONDS", "0"),
     ("BFF_SESSION_IDLE_SECONDS", "soon"),
     ("BFF_SESSION_MAX_SECONDS", "-5"),
+    ("BFF_SESSIONS_PER_USER", "-1"),
+    ("BFF_SESSIONS_PER_USER", "many"),
     ("BFF_COOKIE_SAMESITE", "None"),
     ("BFF_COOKIE_SAMESITE", "strict"),
     ("BFF_REFRESH_LEEWAY_SECONDS", "-1"),

@@ -13,7 +13,7 @@ from bff.tokens import TokenSet
 WAIT_SECONDS = 1.5
 """What a sign-out gives the provider, so that it is usually signed out there, too, when it is answered."""
 THREADS = 4
-MAX_WAITING = 1000
+MAX_WAITING = 100_000
 
 log = structlog.get_logger("bff.provider")
 
@@ -43,9 +43,9 @@ class Revoker:
         future.add_done_callback(self._open.discard)
         return future
 
-    def finish(self) -> None:
-        """At the end of the process: give those under way a moment, and name what is left undone."""
-        _, undone = wait(list(self._open), WAIT_SECONDS)
+    def finish(self, seconds: float = WAIT_SECONDS) -> None:
+        """At the end of the process: give what is under way so long, and say how much is left undone."""
+        _, undone = wait(list(self._open), seconds)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if undone:
             log.warning("revocations_undone", count=len(undone))

@@ -24,6 +24,10 @@ class Lifetime:
         tokens_end = record.tokens.ends_at()
         return end if tokens_end is None else min(end, tokens_end)
 
+    def longest_end(self, record: SessionRecord) -> float:
+        """No session lives beyond this, whatever its tokens become."""
+        return record.meta.created + self.absolute
+
     def ends_at(self, record: SessionRecord, last_seen: float) -> float:
         """When a session that was last seen then ends, if nobody comes before."""
         return min(last_seen + self.idle, self.absolute_end(record))

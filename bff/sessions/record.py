@@ -16,6 +16,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from bff.tokens import TokenSet
 
 SID_BYTES = 32
 _SID = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 DATA = b"d:"
 
 
@@ -69,6 +71,11 @@ def well_formed(sid: str) -> bool:
     return _SID.match(sid) is not None
 
 
+def is_digest(name: str) -> bool:
+    """Whether something can be the public name of a session."""
+    return _DIGEST.match(name) is not None
+
+
 def digest(sid: str) -> str:
     """The public name of a session: a stolen dump of Redis, or a list of sessions, opens none."""
     return hashlib.sha256(sid.encode()).hexdigest()
@@ -84,19 +91,42 @@ def user_hash(issuer: str, subject: str) -> str:
     return hashlib.sha256(f"{len(issuer)} {issuer} {subject}".encode()).hexdigest()
 
 
+def rfc3339(seconds: float) -> str:
+    """A time for JSON, in UTC."""
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return moment.replace("+00:00", "Z")
+
+
 class Codec:
     """Fields of a session hash to records and back."""
 
     def __init__(self, keyring: Keyring, prefix: str) -> None:
         """`prefix` begins every key in Redis."""
         self.keyring = keyring
-        self._prefix = prefix
+        self.prefix = prefix
+        self.pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{" + "[0-9a-f]" * 4 + "*}"
         self._tokens = msgspec.msgpack.Decoder(TokenSet)
         self._meta = msgspec.json.Decoder(Meta)
 
     def key(self, session: str) -> str:
         """The Redis key of a session by its digest, hash-tagged: all of its keys share one slot."""
-        return f"{self._prefix}{{{session}}}"
+        return f"{self.prefix}{{{session}}}"
+
+    def session(self, key: str) -> str:
+        """The digest that a key was made of."""
+        return key[len(self.prefix) + 1 : -1]
+
+    def name(self, key: bytes) -> str | None:
+        """The digest of a session from its key; None where the key is something else's."""
+        name = self.session(key.decode("utf-8", "replace"))
+        return name if _DIGEST.match(name) and self.key(name).encode() == key else None
+
+    def user(self, fields: Mapping[bytes, bytes]) -> str | None:
+        """Whose session a hash is, even if its seals do not open."""
+        try:
+            return self._meta.decode(fields[b"m"]).user
+        except (KeyError, msgspec.DecodeError):
+            return None
 
     def seal(self, key: str, field: bytes, meta: bytes, value: Any) -> bytes:
         """A field's value, sealed to its place: the associated data name key, field and metadata."""

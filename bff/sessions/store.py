@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-from collections.abc import Collection, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.exceptions import RedisError
 
 from bff.errors import StoreUnavailable
+from bff.sessions.errors import store_errors
+from bff.sessions.index import UserIndex
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import DATA, Codec, Meta, SessionRecord
 from bff.tokens import Clock, TokenSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import redis
     import redis.asyncio
 
@@ -129,18 +128,6 @@ class Lease(enum.Enum):
     NEWER = b"newer"
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Whatever Redis does wrong is one thing to a caller: come back in a moment, nothing is lost."""
-    try:
-        yield
-    except (RedisError, TimeoutError) as error:
-        raise StoreUnavailable(
-            "Sessions cannot be read at the moment; you are still signed in. Please try again.",
-            reason=f"Redis: {type(error).__name__}",
-        ) from error
-
-
 class SessionStore:
     """Sessions in Redis, for threads. Every method may raise StoreUnavailable."""
 
@@ -149,6 +136,7 @@ class SessionStore:
         self.codec = codec
         self.lifetime = lifetime
         self.clock = clock
+        self.index = UserIndex(client, codec.prefix, clock)
         self._save_tokens = client.register_script(_SAVE_TOKENS)
         self._save_data = client.register_script(_SAVE_DATA)
         self._slide = client.register_script(SLIDE)
@@ -167,6 +155,7 @@ class SessionStore:
         for name, value in data.items():
             field = DATA + name.encode()
             fields[field] = self.codec.seal(key, field, head, value)
+        self.index.add(meta.user, session, self.lifetime.longest_end(record))
         with store_errors():
             pipeline = self._client.pipeline(transaction=True)
             pipeline.delete(key)
@@ -212,15 +201,32 @@ class SessionStore:
         key = self.codec.key(session)
         with store_errors():
             flat: list[bytes] = self._end(keys=_pair(key))
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if (user := self.codec.user(fields)) is not None:
+            self._forget(user, session)
         try:
-            return self.codec.read(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+            return self.codec.read(key, fields)
         except StoreUnavailable:  # sealed under a missing key: signing out works even then
             return None
+
+    def _forget(self, user: str, session: str) -> None:
+        with suppress(StoreUnavailable):  # the session has ended; the index finds out when it is read
+            self.index.remove(user, session)
 
     def end_if_current(self, record: SessionRecord) -> bool:
         """Delete a session unless its tokens have been replaced since `record` was read."""
         with store_errors():
-            return bool(self._end_if(keys=_pair(record.key), args=[record.generation]))
+            ended = bool(self._end_if(keys=_pair(record.key), args=[record.generation]))
+        if ended:
+            self._forget(record.meta.user, self.codec.session(record.key))
+        return ended
+
+    def names(self) -> Iterator[str]:
+        """The digests of all sessions, by SCAN: all that were there from its beginning to its end."""
+        with store_errors():
+            for key in self._client.scan_iter(self.codec.pattern, count=500):
+                if (name := self.codec.name(key)) is not None:
+                    yield name
 
     def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
         """Ask for the sole right to refresh this generation of tokens, for so long."""

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     api_url: BaseURL | None = None
     session_idle_seconds: Seconds = 1800
     session_max_seconds: Seconds = 28800
+    sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 0
     cookie_samesite: Literal["Strict", "Lax"] = "Strict"
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10

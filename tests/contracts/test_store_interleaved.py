@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -232,7 +232,7 @@ class Interleaving(RuleBasedStateMachine):
     def redis_holds_the_living_alone(self) -> None:
         """Nothing ended is there, and everything has its expiry, at the moment when it ends."""
         sessions = {self.rig.codec.key(digest(sid)): model for sid, model in self.models.items()}
-        keys = {key.decode() for key in cast("list[bytes]", self.rig.client.keys("*"))}
+        keys = {key.decode() for key in self.rig.in_redis()}
         leases = {f"{key}:lease" for key, model in sessions.items() if model.lease is not None}
         assert keys == set(sessions) | leases
         for key, model in sessions.items():

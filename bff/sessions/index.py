@@ -1,0 +1,89 @@
+"""Which sessions a user has, and since when none of the older sign-ins counts.
+
+The index is a hint, never the truth: it is written before the session, expires by itself, and what it names
+is looked up when it is read. The cut-off makes "end all sessions" final: a sign-in that had begun before it
+ends itself when it finds the cut-off, which it looks for after its session has been written. Either it finds
+it, or whoever set it finds the session.
+
+A user is `user_hash`; index and cut-off of one user lie in one slot of a Cluster, each in a key of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from bff.sessions.errors import store_errors
+from bff.tokens import Clock
+
+if TYPE_CHECKING:
+    import redis
+
+EVERYBODY = "everybody"
+
+_ADD = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], math.ceil(tonumber(last[2]) * 1000))
+return 1
+"""
+
+_CUT_OFF = """
+local now = redis.call('TIME')
+redis.call('SET', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), 'EX', ARGV[1])
+return 1
+"""
+
+
+class UserIndex:
+    """For threads. Every method may raise StoreUnavailable."""
+
+    def __init__(self, client: redis.Redis, prefix: str, clock: Clock) -> None:
+        """`prefix` begins every key in Redis."""
+        self._client = client
+        self._prefix = prefix
+        self._clock = clock
+        self._add = client.register_script(_ADD)
+        self._cut_off = client.register_script(_CUT_OFF)
+
+    def add(self, user: str, session: str, ends_at: float) -> None:
+        """Note that the user has this session (a digest), for as long as it can live."""
+        with store_errors():
+            self._add(keys=[self._key(user)], args=[session, repr(ends_at), repr(self._clock())])
+
+    def remove(self, user: str, *sessions: str) -> None:
+        """Forget sessions that have ended."""
+        if sessions:
+            with store_errors():
+                self._client.zrem(self._key(user), *sessions)
+
+    def of(self, user: str) -> list[str]:
+        """Digests of sessions that the user may have; each must be looked up."""
+        with store_errors():
+            now = repr(self._clock())
+            found = cast("list[bytes]", self._client.zrangebyscore(self._key(user), now, "+inf"))
+        return [name.decode() for name in found]
+
+    def cut_off(self, user: str, seconds: int) -> None:
+        """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
+        many seconds, which must be longer than a sign-in can take."""
+        with store_errors():
+            self._cut_off(keys=[self._key(user) + ":cutoff"], args=[seconds])
+
+    def is_cut_off(self, user: str, began_at: float) -> bool:
+        """Whether a sign-in that began then, by our clock, is too old to count.
+
+        The cut-off is Redis's time, the same for all machines; what our clock differs by is taken out.
+        """
+        with store_errors():
+            ours = self._client.get(self._key(user) + ":cutoff")
+            all_users = self._client.get(self._key(EVERYBODY) + ":cutoff")
+            if ours is None and all_users is None:
+                return False
+            seconds, microseconds = self._client.time()
+        ahead = seconds + microseconds / 1e6 - self._clock()
+        newest = max(int(cast("bytes", value)) for value in (ours, all_users) if value is not None)
+        return (began_at + ahead) * 1000 <= newest
+
+    def _key(self, user: str) -> str:
+        return f"{self._prefix}{{user:{user}}}"
