@@ -12,10 +12,10 @@ import asyncio
 import secrets
 import time
 import zlib
-from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -27,12 +27,10 @@ from bff.sessions.record import SessionRecord, user_hash
 from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
 
-T = TypeVar("T")
-
 log = structlog.get_logger("bff.refresh")
 
 LEASE_MARGIN_SECONDS = 5.0
-"""What a lease lasts beyond the provider's deadline: a slow provider must not cause a second redeem."""
+"""What a lease lasts beyond the provider's deadline, unless it is renewed: after a crash so much is lost."""
 WAIT_MARGIN_SECONDS = 2.0
 SAVE_SECONDS = 60.0
 _SAVE_AGAIN_SECONDS = 0.1
@@ -70,6 +68,7 @@ class Refresher:
         self._clock = clock
         self._leeway = leeway
         self._deadline = provider_deadline
+        self._lease_seconds = provider_deadline + LEASE_MARGIN_SECONDS
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
         self._outage = outage
 
@@ -115,7 +114,7 @@ class Refresher:
         owner = secrets.token_hex(8)
         until = time.monotonic() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
-            lease = await self._in_pool(self._lease_and_redeem, record, owner)
+            lease = await self._attempt(record, owner)
             if not isinstance(lease, Lease):
                 return lease
             if lease is Lease.GONE:
@@ -132,12 +131,21 @@ class Refresher:
             record = newer
         return self._judge(record) or TryLater()
 
-    async def _in_pool(self, call: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+    async def _attempt(self, record: SessionRecord, owner: str) -> Outcome | Lease:
+        """Try to lease and redeem in the pool. However long that takes, the lease does not run out while
+        this process lives: discovery, keys and a slow save count, too."""
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(self._pool, self._lease_and_redeem, record, owner)
+        while True:
+            done, _ = await asyncio.wait({job}, timeout=self._lease_seconds / 3)
+            if done:
+                return job.result()
+            with suppress(StoreUnavailable):
+                await self._reader.renew(record.key, owner, self._lease_seconds)
 
     def _lease_and_redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         """In one job: a lease that waited for a thread could run out before its redeem begins."""
-        lease = self._store.lease(record, owner, self._deadline + LEASE_MARGIN_SECONDS)
+        lease = self._store.lease(record, owner, self._lease_seconds)
         if lease is not Lease.YOURS:
             return lease
         if wait := self._outage.wait():

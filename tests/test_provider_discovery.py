@@ -174,7 +174,7 @@ def test_head_that_drips(scripted: ScriptedProvider) -> None:
         with pytest.raises(ProviderUnavailable) as caught:
             provider._fetch_metadata()
         assert 0.3 < time.monotonic() - started < 1.2
-        assert "ReadTimeout" in caught.value.reason, "the log says that time ran out"
+        assert "AnswerBroken" in caught.value.reason
         del scripted.replies["discovery"]
         assert provider._fetch_metadata().issuer == scripted.issuer, f"round {number}"
 

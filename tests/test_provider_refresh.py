@@ -188,6 +188,30 @@ def test_unusable_grant_is_no_failure(scripted: ScriptedProvider, provider: Prov
     assert scripted.count("token") == 1
 
 
+BROKEN: list[Reply] = [
+    Reply(200, {"access_token": "x"}, {"Content-Length": "900"}),
+    Reply(200, b"{" + b" " * 100, drip=0.05),
+    Reply(200, b"{" + b" " * 1_100_000 + b"}"),
+]
+
+
+@pytest.mark.parametrize("reply", BROKEN, ids=["cut off", "drips", "too large"])
+def test_grant_that_breaks_off(scripted: ScriptedProvider, provider: Provider, reply: Reply) -> None:
+    """The head said yes: what was sent is used up, even if the rest never came."""
+    scripted.replies["token"] = reply
+    assert isinstance(refresh(provider), Unrenewable)
+    assert scripted.count("token") == 1
+
+
+@pytest.mark.parametrize("reply", BROKEN, ids=["cut off", "drips", "too large"])
+def test_failure_that_breaks_off(scripted: ScriptedProvider, provider: Provider, reply: Reply) -> None:
+    """A head that says no, or comes from no token endpoint, is a failure like others."""
+    for status, kind in ((503, "application/json"), (200, "text/html")):
+        headers = {"Content-Type": kind, **reply.headers}
+        scripted.replies["token"] = Reply(status, reply.body, headers, drip=reply.drip)
+        assert isinstance(refresh(provider), RefreshFailed)
+
+
 @pytest.mark.parametrize("endpoint", ["discovery", "jwks"])
 def test_nothing_is_redeemed_blindly(scripted: ScriptedProvider, provider: Provider, endpoint: str) -> None:
     """Where the ID token that comes back could not be judged, the refresh token is not spent."""

@@ -396,6 +396,23 @@ def test_a_lease_does_not_run_out_while_its_redeem_waits_for_a_thread(
     assert sorted(str(token) for token in provider.redeemed) == ["refresh-a", "refresh-b", "refresh-c"]
 
 
+def test_a_redeem_that_takes_longer_than_the_lease_keeps_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discovery, keys and redeem may each take the provider's deadline: the lease is kept all along."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 5)
+    monkeypatch.setattr("bff.sessions.store.ANSWERED_SECONDS", 0.05)
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=1.2)
+
+    async def work() -> list[Outcome]:
+        async with process(rig, provider, deadline=0.1) as one, process(rig, provider, deadline=0.1) as two:
+            return list(await asyncio.gather(one.usable(record), two.usable(record)))
+
+    assert [access_token(outcome) for outcome in asyncio.run(work())] == ["access-2"] * 2
+    assert provider.redeemed == ["refresh-1"]
+
+
 # -- answers that end something ---------------------------------------------------------------------
 
 
@@ -530,6 +547,28 @@ def test_a_redeem_that_could_not_be_saved_is_saved_later_and_never_repeated(rig:
     assert {access_token(outcome) for outcome in outcomes} == {"access-1" if age == DUE else "access-2"}
     assert provider.redeemed == ["refresh-1"]
     assert load(rig).tokens.access_token == "access-2"
+
+
+def test_a_redis_that_is_away_for_longer_than_the_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redeemed, not saved, lease run out: when Redis is back, the answered redeem is not sent again."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.05)
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 5)
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
+    store = flaky(rig)
+    store.down = 8  # nearly a second; the lease lasts for a seventh of one
+
+    async def work() -> list[Outcome]:
+        async with (
+            process(rig, provider, deadline=0.1, store=store) as one,
+            process(rig, provider, deadline=0.1) as two,
+        ):
+            first = asyncio.create_task(one.usable(record))
+            await asyncio.sleep(0.4)
+            rig.client.delete(record.key + ":lease")  # what Redis held of it is over
+            return list(await asyncio.gather(first, two.usable(record)))
+
+    assert [access_token(outcome) for outcome in asyncio.run(work())] == ["access-2"] * 2
+    assert provider.redeemed == ["refresh-1"]
 
 
 def test_a_save_whose_answer_was_lost_is_not_taken_for_another_ones(rig: Rig) -> None:

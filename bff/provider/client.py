@@ -29,8 +29,8 @@ from bff.provider.cache import Cached
 from bff.provider.client_auth import client_auth
 from bff.provider.id_token import Identity
 from bff.provider.metadata import Metadata, fetch_jwks, fetch_metadata
-from bff.provider.token_answer import TokenSession, UnusableAnswer, token_set, word
-from bff.provider.transport import BoundedAdapter, mount
+from bff.provider.token_answer import TokenSession, UnusableAnswer, is_grant, token_set, word
+from bff.provider.transport import AnswerBroken, BoundedAdapter, mount
 from bff.settings import Settings
 from bff.tokens import Clock, TokenSet
 
@@ -232,9 +232,16 @@ class Provider:
             answer = self._redeem_refresh_token(tokens)
             renewed = token_set(answer, asked_at)
         except OAuthError as error:
-            return GrantEnded() if error.error == "invalid_grant" else RefreshFailed(word(error.error), outage=False)
+            return (
+                GrantEnded()
+                if error.error == "invalid_grant"
+                else RefreshFailed(word(error.error), outage=False)
+            )
         except UnusableAnswer as error:
             return Unrenewable(str(error))
+        except AnswerBroken as error:
+            granted = error.response is not None and is_grant(error.response)
+            return Unrenewable("the answer broke off") if granted else RefreshFailed("AnswerBroken")
         except ProviderUnavailable as error:
             return RefreshFailed(error.reason)
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:

@@ -27,7 +27,7 @@ class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no typ
         read, ValueError for what did not come from a token endpoint (an error page, say)."""
         if response.status_code >= 500:
             raise ValueError("the provider has failed")
-        granted = response.status_code == 200 and _is_json(response)
+        granted = is_grant(response)
         try:
             answer = response.json()
         except (ValueError, RecursionError):
@@ -41,9 +41,10 @@ class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no typ
         return answer
 
 
-def _is_json(response: requests.Response) -> bool:
+def is_grant(response: requests.Response) -> bool:
+    """Whether the head of an answer says that the request was granted (RFC 6749 §5.1)."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return kind == "application/json"  # RFC 6749 §5.1
+    return response.status_code == 200 and kind == "application/json"
 
 
 def _unreadable(text: str, *, granted: bool) -> ValueError:

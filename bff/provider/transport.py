@@ -18,8 +18,11 @@ MAX_ANSWER_BYTES = 1_048_576
 CONNECT_SECONDS = 3.0
 
 
-class AnswerTooLarge(requests.RequestException):
-    """More bytes than any honest answer has."""
+class AnswerBroken(requests.RequestException):
+    """The head of an answer came, and its body broke off, took too long or was too large.
+
+    `response` tells what the head said.
+    """
 
 
 class BoundedAdapter(HTTPAdapter):
@@ -44,16 +47,18 @@ class BoundedAdapter(HTTPAdapter):
         with _deadline(self._deadline) as watchdog:
             try:
                 response = super().send(request, **options)
-                try:
-                    response._content = _read(response)  # noqa: SLF001
-                finally:
-                    response.close()
             except requests.RequestException as error:
-                if watchdog.bit and not isinstance(error, AnswerTooLarge):
+                if watchdog.bit:
                     raise requests.ReadTimeout("the answer took too long", request=request) from error
                 raise
+            try:
+                response._content = _read(response)  # noqa: SLF001
+            except requests.RequestException as error:
+                raise AnswerBroken(type(error).__name__, response=response) from error
+            finally:
+                response.close()
         if watchdog.bit:  # an answer without a length seems to end where the connection is cut
-            raise requests.ReadTimeout("the answer took too long", response=response)
+            raise AnswerBroken("it took too long", response=response)
         return response
 
 
@@ -62,7 +67,7 @@ def _read(response: requests.Response) -> bytes:
     for chunk in response.iter_content(16_384):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerTooLarge("the answer is larger than 1 MiB", response=response)
+            raise requests.RequestException("the answer is larger than 1 MiB")
     return bytes(body)
 
 
@@ -75,6 +80,7 @@ class _Watchdog:
 
     def __init__(self) -> None:
         self.bit = False
+        self._over = False
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
 
@@ -89,12 +95,14 @@ class _Watchdog:
     def bite(self) -> None:
         """The time is over."""
         with self._lock:
-            self.bit = True
-            self._cut()
+            if not self._over:
+                self.bit = True
+                self._cut()
 
     def leave(self) -> None:
-        """The exchange has ended."""
+        """The exchange has ended: from here on the connection may be another one's."""
         with self._lock:
+            self._over = True
             self._let_go()
 
     def _cut(self) -> None:
@@ -150,11 +158,21 @@ class _WatchedHTTPS(_Watched, HTTPSConnection):
     pass
 
 
-class _HTTPPool(HTTPConnectionPool):
+class _WatchedPool:
+    """A pool to which a connection returns only when nobody can cut it any more."""
+
+    def _put_conn(self, connection: Any) -> None:
+        watchdog = getattr(_exchange, "watchdog", None)
+        if watchdog is not None:
+            watchdog.leave()
+        super()._put_conn(connection)  # type: ignore[misc]
+
+
+class _HTTPPool(_WatchedPool, HTTPConnectionPool):
     ConnectionCls = _WatchedHTTP
 
 
-class _HTTPSPool(HTTPSConnectionPool):
+class _HTTPSPool(_WatchedPool, HTTPSConnectionPool):
     ConnectionCls = _WatchedHTTPS
 
 

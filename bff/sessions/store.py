@@ -68,15 +68,32 @@ if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1], KEYS[2])
 """
 
+# The field `r` says who began to redeem the tokens of which generation. Where a lease has run out although
+# nobody gave it back, that redeem may have been answered: by a process that is cut off from Redis and is
+# about to save. It gets a moment to do so before somebody else redeems the same token.
 _LEASE = """
 local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
 if g ~= ARGV[1] then return 'newer' end
-if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return 'yours' end
 local owner = redis.call('GET', KEYS[2])
 if owner == ARGV[2] then return 'yours' end
 if owner == 'pause' then return 'pause' end
-return 'held'
+if owner then return 'held' end
+local mine, waited = g .. ' ' .. ARGV[2], g .. ' waited'
+local begun = redis.call('HGET', KEYS[1], 'r')
+if begun and begun ~= mine and begun ~= waited and string.sub(begun, 1, #g + 1) == g .. ' ' then
+  redis.call('HSET', KEYS[1], 'r', waited)
+  redis.call('SET', KEYS[2], 'waiting', 'PX', ARGV[4])
+  return 'held'
+end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('HSET', KEYS[1], 'r', mine)
+return 'yours'
+"""
+
+RENEW = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """
 
 _CLAIM = """
@@ -99,6 +116,7 @@ return earlier
 
 _RELEASE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'r')
 if tonumber(ARGV[2]) > 0 and redis.call('EXISTS', KEYS[1]) == 1
 then redis.call('SET', KEYS[2], 'pause', 'PX', ARGV[2])
 else redis.call('DEL', KEYS[2]) end
@@ -229,9 +247,10 @@ class SessionStore:
                     yield name
 
     def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
-        """Ask for the sole right to refresh this generation of tokens, for so long."""
+        """Ask for the sole right to refresh this generation of tokens, for so long; `renew` keeps it."""
         with store_errors():
-            args: list[str | int] = [record.generation, owner, _milliseconds(seconds)]
+            moment = _milliseconds(ANSWERED_SECONDS)
+            args: list[str | int] = [record.generation, owner, _milliseconds(seconds), moment]
             return Lease(self._lease(keys=_pair(record.key), args=args))
 
     def release(self, record: SessionRecord, owner: str, pause: float = 0) -> None:
@@ -278,6 +297,7 @@ class SessionReader:
         self.lifetime = lifetime
         self._clock = clock
         self._slide = client.register_script(SLIDE)
+        self._renew = client.register_script(RENEW)
 
     async def load(self, session: str) -> SessionRecord | None:
         """The live session of that digest with its tokens only. Raises StoreUnavailable."""
@@ -301,10 +321,18 @@ class SessionReader:
                 async with asyncio.timeout(READ_SECONDS):
                     await self._slide(keys=[record.key], args=[repr(now), end])
 
+    async def renew(self, key: str, owner: str, seconds: float) -> None:
+        """Keep a lease for so long from now, if it is still the owner's."""
+        with store_errors():
+            async with asyncio.timeout(READ_SECONDS):
+                await self._renew(keys=_pair(key), args=[owner, _milliseconds(seconds)])
+
     async def close(self) -> None:
         await self._client.aclose()
 
 
+ANSWERED_SECONDS = 5.0
+"""What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
 READ_SECONDS = 2.5
 """All tries of a read together: a Redis that hangs must not hold requests."""
 _READ = [b"m", b"s", b"g", b"t"]

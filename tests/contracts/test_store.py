@@ -6,6 +6,7 @@ SessionReader.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -342,13 +343,58 @@ def test_nobody_is_called_pause(rig: Rig) -> None:
     assert 9 < rig.client.pttl(record.key + ":lease") / 1000 <= 10
 
 
-def test_a_lease_runs_out(rig: Rig) -> None:
-    """A process that died does not hold it for ever."""
+def test_a_lease_runs_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that died does not hold it for ever; one that is only cut off gets a moment to save."""
+    monkeypatch.setattr("bff.sessions.store.ANSWERED_SECONDS", 0.15)
     record = rig.begin()
     assert rig.store.lease(record, "dead", 0.1) is Lease.YOURS
     assert rig.store.lease(record, "me", 10) is Lease.HELD
     time.sleep(0.15)
+    assert rig.store.lease(record, "me", 10) is Lease.HELD, "its redeem may have been answered"
+    assert rig.store.lease(record, "you", 10) is Lease.HELD
+    time.sleep(0.2)
     assert rig.store.lease(record, "me", 10) is Lease.YOURS
+    assert rig.store.lease(record, "you", 10) is Lease.HELD
+
+
+def test_a_lease_that_was_given_back_is_free_at_once(rig: Rig) -> None:
+    """Who knows that its redeem has failed says so: nobody waits for an answer that will not come."""
+    record = rig.begin()
+    rig.store.lease(record, "one", 10)
+    rig.store.release(record, "one")
+    assert rig.store.lease(record, "two", 10) is Lease.YOURS
+
+
+def test_a_late_save_counts(rig: Rig) -> None:
+    """What a process that was cut off saves in its moment is what the others go on with."""
+    record = rig.begin()
+    rig.store.lease(record, "cut off", 0.05)
+    time.sleep(0.1)
+    assert rig.store.lease(record, "me", 10) is Lease.HELD
+    assert rig.store.save_tokens(record, token_set(rig.clock, "2")) is Saved.SAVED
+    assert rig.store.lease(record, "me", 10) is Lease.NEWER
+
+
+def test_a_lease_is_kept_by_its_owner(rig: Rig) -> None:
+    """The owner may prolong it, and nobody else; one that is gone is not taken anew in this way."""
+    record = rig.begin()
+
+    def renew(owner: str) -> float:
+        async def ask() -> None:
+            reader = rig.reader()
+            try:
+                await reader.renew(record.key, owner, 60)
+            finally:
+                await reader.close()
+
+        asyncio.run(ask())
+        return float(rig.client.pttl(record.key + ":lease")) / 1000
+
+    rig.store.lease(record, "me", 10)
+    assert renew("you") <= 10
+    assert 59 < renew("me") <= 60
+    rig.store.release(record, "me")
+    assert renew("me") < 0
 
 
 def test_a_lease_is_for_one_generation(rig: Rig) -> None:

@@ -1,0 +1,93 @@
+"""What a session costs: bytes in Redis beyond its tokens', and Redis commands for each request.
+
+    python -m benchmarks.session_cost
+
+Needs redis-server. The tokens are as long as Cognito's: an access token of 1,100 bytes, a refresh token of
+1,800.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import redis
+
+from bff.sealing import Keyring
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import Codec, Meta, digest, new_sid
+from bff.sessions.store import SessionStore
+from bff.tokens import TokenSet
+from tests.support.browser import CSRF, Browser
+from tests.support.stack import Stack, running, store
+
+CLAIMS = [
+    {"type": "sub", "value": "2f6d1a80-5c1e-4b7a-9a53-6f0c3e8d1b01"},
+    {"type": "cognito:groups", "value": "readers"},
+    {"type": "email", "value": "alice@example.com"},
+    {"type": "email_verified", "value": True},
+    {"type": "name", "value": "Alice Reader"},
+    {"type": "cognito:username", "value": "2f6d1a80-5c1e-4b7a-9a53-6f0c3e8d1b01"},
+    {"type": "auth_time", "value": 1795590503},
+]
+DATA = {
+    "claims": CLAIMS,
+    "hint": "alice@example.com",
+    "browser": "Firefox on Linux",
+    "address": "192.0.2.7",
+}
+
+
+def memory(client: redis.Redis, sessions: SessionStore, count: int = 2000) -> None:
+    """Bytes of Redis memory for a session, its index entry included."""
+    access, refresh = secrets.token_urlsafe(825), secrets.token_urlsafe(1350)
+    before = client.info("memory")["used_memory"]
+    now = sessions.clock()
+    for number in range(count):
+        tokens = TokenSet(access_token=access, refresh_token=refresh, obtained_at=now, expires_at=now + 300)
+        sessions.begin(digest(new_sid()), Meta(now, now, digest(str(number))), tokens, DATA)
+    used = (client.info("memory")["used_memory"] - before) / count
+    print(
+        f"memory for a session: {used:.0f} bytes; tokens {len(access + refresh)}, beyond them {used - len(access + refresh):.0f}"
+    )
+
+
+def commands(client: redis.Redis, ask: Callable[[], object], count: int = 100) -> float:
+    """Redis commands for one of these requests."""
+    ask()
+    before = client.info("stats")["total_commands_processed"]
+    for _ in range(count):
+        ask()
+    return (client.info("stats")["total_commands_processed"] - before - 1) / count
+
+
+def requests(stack: Stack, client: redis.Redis) -> None:
+    """Redis commands for requests of each kind."""
+    browser: Browser = stack.sign_in(stack.browser())
+    visitor = stack.browser()
+    kinds: dict[str, Callable[[], object]] = {
+        "proxied, signed in": lambda: browser.api("/weather"),
+        "/bff/user, signed in": lambda: browser.api("/bff/user"),
+        "/bff/user?slide=false, signed in": lambda: browser.api("/bff/user?slide=false"),
+        "proxied, no cookie": lambda: visitor.api("/weather"),
+        "the page": lambda: browser.get("/"),
+        "a static file": lambda: browser.get("/static/bff.js"),
+        "/bff/login": lambda: visitor.get("/bff/login", CSRF),
+    }
+    for kind, ask in kinds.items():
+        print(f"Redis commands for {kind}: {commands(client, ask):.2f}")
+
+
+def main() -> None:
+    """Measure both on a Redis of their own."""
+    with store() as own:
+        client = own.client()
+        codec = Codec(Keyring([secrets.token_bytes(32)]), "bff:")
+        memory(client, SessionStore(client, codec, Lifetime(1800, 28800), time.time))
+        with running(own) as stack:
+            requests(stack, client)
+
+
+if __name__ == "__main__":
+    main()
