@@ -79,7 +79,6 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         provider=provider,
         sessions=sessions,
         attempts=Attempts(keyring, clock, prefix=attempt_prefix),
-        guard=guard,
         keyring=keyring,
         clock=clock,
         issuer=settings.oidc_issuer,

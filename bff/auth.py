@@ -6,7 +6,6 @@ import hashlib
 import hmac
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -26,14 +25,16 @@ from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts, cookie_attributes
 from bff.errors import (
     BadRequest,
     CSRFRequired,
+    PublicError,
     ResponseInvalid,
     SessionNotFound,
     SignInCutOff,
     StateUnknown,
     StateUsed,
     StoreUnavailable,
+    Unavailable,
 )
-from bff.guard import Guard, Proof, safe_return_url
+from bff.guard import safe_return_url
 from bff.pages import page_headers
 from bff.provider.client import Provider, SignedIn, refusal
 from bff.provider.revocation import Revoker
@@ -81,7 +82,6 @@ class Auth:
     provider: Provider
     sessions: SafeRedisSessionInterface
     attempts: Attempts
-    guard: Guard
     keyring: Keyring
     clock: Clock
     issuer: str
@@ -134,17 +134,28 @@ class Auth:
         attempt = self.attempts.find(cookies, state)
         if attempt is None:
             raise StateUnknown(reason="no attempt of this browser has this state")
-        lifetime = int(attempt.expires_at - attempt.started_at) * 2  # outlives the attempt
-        if not self.sessions.store.claim_once(f"state {_sha256(state)}", lifetime):
-            raise StateUsed(reason="the state has been used before")
-        after_this_request(partial(self._drop_attempt, attempt.state))  # whatever comes of it
-        return self._finish(attempt, answer, cookies)
+        try:
+            code = self._code_of(answer, attempt)
+        except Unavailable:
+            raise  # nothing has been used: the same address works again in a moment
+        except PublicError:
+            self._drop_later(attempt)
+            raise
+        self._drop_later(attempt)
+        return self._onward(attempt) if code is None else self._sign_in(code, attempt, answer, cookies)
 
-    def _finish(self, attempt: Attempt, answer: dict[str, str], cookies: dict[str, list[str]]) -> Response:
+    def _code_of(self, answer: dict[str, str], attempt: Attempt) -> str | None:
+        """The code, claimed for this one redeem; None where `prompt=none` found nobody signed in."""
         self.provider.check_issuer(answer)
         if attempt.prompt == "none" and answer.get("error") in SILENT:
-            return self._onward(attempt)
+            return None
         code = self.provider.check_response(answer)
+        self._claim(attempt)
+        return code
+
+    def _sign_in(
+        self, code: str, attempt: Attempt, answer: dict[str, str], cookies: dict[str, list[str]]
+    ) -> Response:
         signed_in = self.provider.redeem(code, attempt)
         record = self._begin(signed_in, answer.get("session_state"))
         self._refuse_if_cut_off(record, attempt)
@@ -152,6 +163,13 @@ class Auth:
         self._enforce_cap(record)
         log.info("signed_in", user=record.meta.user[:16])
         return self._onward(attempt)
+
+    def _claim(self, attempt: Attempt) -> None:
+        """One redeem for each attempt, over all processes. Before that nothing is written: error answers,
+        which anybody can bring about, cost Redis nothing."""
+        left = max(1, int(attempt.expires_at - self.clock()) + 60)  # outlives the attempt
+        if not self.sessions.store.claim_once(f"state {_sha256(attempt.state)}", left):
+            raise StateUsed(reason="the state has been used before")
 
     def _begin(self, signed_in: SignedIn, session_state: str | None) -> SessionRecord:
         """`session_state` is what OpenID Connect Session Management 1.0 §2 adds to the response."""
@@ -233,9 +251,15 @@ class Auth:
         left = max(1, int(attempt.expires_at - self.clock()))
         response.set_cookie(name, value, max_age=left, **cookie_attributes(secure=self.secure))
 
-    def _drop_attempt(self, state: str, response: Response) -> Response:
-        self._drop_cookie(response, self.attempts.cookie_name(state))
-        return response
+    def _drop_later(self, attempt: Attempt) -> None:
+        """Drop the attempt's cookie with the answer, whatever that will be."""
+        name = self.attempts.cookie_name(attempt.state)
+
+        def drop(response: Response) -> Response:
+            self._drop_cookie(response, name)
+            return response
+
+        after_this_request(drop)
 
     def _drop_cookie(self, response: Response, name: str) -> None:
         response.delete_cookie(name, **cookie_attributes(secure=self.secure))
@@ -303,11 +327,9 @@ class Auth:
         return self._see_other(self._end(current))
 
     def _logout_by_post(self, current: BFFSession) -> Response:
-        head = _admitted().head
-        if head.has(b"x-csrf"):
-            self.guard.check_origin(head, Proof.HEADER)
+        if _admitted().head.has(b"x-csrf"):
             return jsonify(logout_url=self._end(current))
-        if not self.guard.same_origin(head) or "sid" not in request.form:
+        if "sid" not in request.form:
             raise CSRFRequired("Signing out needs the header X-CSRF: 1, or a form of this site.")
         if self._maybe_signed_in(current):
             self._check_sid(current, request.form.getlist("sid"))

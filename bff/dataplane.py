@@ -49,7 +49,9 @@ CONNECTION = "bff.connection"
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
 CALLBACK = "/bff/callback"
-NEEDS_PROVIDER = frozenset({"/bff/login", CALLBACK, "/bff/logout", "/health/ready"})
+PATIENCE = {"/bff/login": None, CALLBACK: None, "/bff/logout": 1.5, "/health/ready": 0.0}
+"""How long, in seconds, these addresses wait for a provider that is not known yet (None: until it is, or is
+not to be had). A sign-out ends the session here in any case, and a probe wants to know at once."""
 
 log = structlog.get_logger("bff.access")
 
@@ -73,16 +75,16 @@ class DataPlane:
         refresher: Refresher,
         upstreams: Upstreams,
         control: ASGIApp,
-        provider_ready: Callable[[], Awaitable[None]],
+        provider_ready: Callable[[float | None], Awaitable[None]],
         redeeming: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
         release: Callable[[], None],
     ) -> None:
-        """`control` is the control plane; `provider_ready` waits until the provider is known, or is not
-        to be had, without holding a thread for each waiting request; `redeeming` gives a callback its place
-        among the few that may hold a thread for the provider; `release` ends at shutdown what the control
+        """`control` is the control plane. `provider_ready` waits until the provider is known, is not to be
+        had, or so many seconds are over, and holds no thread for it. `redeeming` gives a callback its place
+        among the few that may hold a thread for the provider. `release` ends at shutdown what the control
         plane has under way and holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
@@ -239,8 +241,8 @@ class DataPlane:
         body = b""
         if _has_body(head):
             body = await _control_body(receive)
-        if path in NEEDS_PROVIDER:
-            await self._provider_ready()
+        if path in PATIENCE:
+            await self._provider_ready(PATIENCE[path])
         admitted = Admitted(
             head, self._proxies.client_address(head), endpoint.session, is_page(endpoint, head)
         )
@@ -257,6 +259,7 @@ class DataPlane:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                await self._provider_ready(0.0)  # begins to ask; nobody waits
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._refresher.drain()

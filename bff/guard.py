@@ -18,6 +18,8 @@ class Proof(enum.Enum):
     NONE = "none"
     HEADER = "header"
     """`X-CSRF: 1`: a foreign page cannot set it without a preflight, which is refused (RFC 10017 §6.1)."""
+    FORM = "form"
+    """For POST the header, or an equal `Origin`, which a form of ours brings; links are judged elsewhere."""
     FETCH_METADATA = "fetch-metadata"
     """The header, or `Sec-Fetch-Site: same-origin` for GET and HEAD: pictures and downloads."""
 
@@ -40,7 +42,11 @@ class Guard:
         if head.has(b"service-worker"):
             # A script registered as a service worker could answer for every later page of this origin.
             raise CSRFRequired("Nothing here may become a service worker.")
-        if proof is Proof.NONE:
+        if proof is Proof.NONE or (proof is Proof.FORM and head.method != "POST"):
+            return
+        if proof is Proof.FORM and not head.has(b"x-csrf"):
+            if not self.same_origin(head):
+                raise CSRFRequired("Signing out needs the header X-CSRF: 1, or a form of this site.")
             return
         if head.has(b"origin") and head.single(b"origin") != self._origin:
             raise CSRFRequired("The request comes from another origin.")

@@ -50,7 +50,7 @@ ENDPOINTS = (
     Endpoint("/bff/login", ("GET",), page=True),
     Endpoint("/bff/callback", ("GET", "POST"), page=True),
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
-    Endpoint("/bff/logout", ("GET", "POST"), page=True, session=True),
+    Endpoint("/bff/logout", ("GET", "POST"), Proof.FORM, page=True, session=True),
     Endpoint("/bff/sessions", ("GET", "DELETE"), Proof.HEADER, session=True),
     Endpoint("/bff/sessions", ("DELETE",), Proof.HEADER, session=True, item=True),
 )

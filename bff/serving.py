@@ -77,6 +77,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._fed += len(data)
         super().data_received(data)
+        if self._in_head and self._owed_until == math.inf and self._idle():
+            self._owe(self.head_seconds)  # a blank line begins no message, and stops the keep-alive timer
         if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
@@ -136,6 +138,10 @@ class Protocol(HttpToolsProtocol):
         if self.cycle.response_complete and self._owed_until != math.inf:
             self._owe(self.unasked_seconds)
 
+    def _idle(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
     def _owe(self, seconds: float) -> None:
         self._owed_until = self.loop.time() + seconds
 
@@ -194,8 +200,8 @@ class Protocol(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         """Whether what is written now answers the request that is refused; if so, nobody else answers it."""
-        cycle: Any = self.cycle  # None before the first request
-        if cycle is None or cycle.response_complete:
+        cycle: Any = self.cycle
+        if self._idle():
             return True
         if self._in_head or self.pipeline or cycle.response_started:
             return False  # the cycle is an earlier request's, or waits behind one, or has begun to answer

@@ -391,3 +391,12 @@ def test_body_of_another_kind(stack: Stack, browser: Browser, kind: str) -> None
     answer = browser.request("POST", "/bff/logout", headers, b'--x\r\n{"sid": "x"')
     assert (error_page(answer, 403) if kind.startswith("multipart") else answer.code) == "csrf_required"
     assert answer.status == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "https://evil.example"}, {"Origin": "null"}])
+def test_origin_before_length(stack: Stack, browser: Browser, headers: dict[str, str]) -> None:
+    """Who may not sign out is told so (403), however long the body is (413)."""
+    answer = browser.request("POST", "/bff/logout", headers, b"x" * 100_000)
+    assert (answer.status, answer.code) == (403, "csrf_required")
+    assert browser.request("POST", "/bff/logout", CSRF, b"x" * 100_000).status == 413
+    assert browser.api("/bff/user").status == 200

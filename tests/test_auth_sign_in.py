@@ -274,6 +274,18 @@ def no_session(browser: Browser, stack: Stack, before: list[bytes]) -> bool:
     return browser.session is None and set(stack.sessions()) == set(before)
 
 
+@pytest.mark.parametrize("error", ["access_denied", "server_error", "login_required"])
+def test_error_answers_cost_redis_nothing(stack: Stack, browser: Browser, error: str) -> None:
+    """Anybody can bring about sign-ins that end with an error: nothing is written for them."""
+    with stack.store.client() as client:
+        before = client.dbsize()
+        for _ in range(5):
+            browser.callback(begin(stack, browser, error=error))
+            browser.callback(begin(stack, browser, "/bff/login?prompt=none", error=error))
+        assert client.dbsize() == before
+    assert browser.attempts == {}
+
+
 def test_unknown_state(stack: Stack, browser: Browser) -> None:
     """A state that this browser has not begun is refused: login CSRF, or a stolen answer."""
     before = stack.sessions()

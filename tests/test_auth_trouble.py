@@ -13,7 +13,7 @@ from tests.support.browser import CSRF, Browser, error_page
 from tests.support.client import query_of
 from tests.support.provider import Reply, ScriptedProvider, scripted_provider
 from tests.support.stack import REAL_REDIS, Stack, Store, running, store
-from tests.support.wire import Answer
+from tests.support.wire import Answer, until
 
 
 @pytest.fixture
@@ -145,6 +145,28 @@ def test_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:
         assert time.monotonic() - started < 0.8
         for thread in threads:
             thread.join(10)
+
+
+def test_a_provider_that_hangs_from_the_start(own_store: Store, down: ScriptedProvider) -> None:
+    """Neither a sign-out nor a probe waits for discovery: 1.5 s at most, and at once."""
+    down.replies["discovery"] = Reply(delay=6)
+    with running(own_store, provider=down, provider_timeout_seconds="6") as stack:
+        browser = stack.browser()
+        browser.cookies["bff"] = stack.plant()
+        started = time.monotonic()
+        assert browser.get("/health/ready").status == 503
+        assert time.monotonic() - started < 0.5
+        assert browser.request("POST", "/bff/logout", CSRF).json() == {"logout_url": "/"}
+        assert time.monotonic() - started < 2.5
+        assert stack.sessions() == []
+
+
+def test_ready_without_being_asked(own_store: Store) -> None:
+    """The provider is asked at the start, not by the first visitor."""
+    with running(own_store) as stack:
+        assert until(lambda: stack.provider.count("jwks") == 1, within=3)
+        assert stack.browser().get("/health/ready").status == 200
+        assert stack.provider.count("discovery") == 1
 
 
 def test_callbacks_at_a_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:

@@ -19,8 +19,9 @@ class ProviderGate:
         self._pool = pool
         self._flight: asyncio.Future[None] | None = None
 
-    async def __call__(self) -> None:
-        """Return when the provider is known or could not be reached; old knowledge is good enough."""
+    async def __call__(self, patience: float | None = None) -> None:
+        """Return when the provider is known, could not be reached, or `patience` (in seconds) is over; old
+        knowledge is good enough."""
         if self._provider.fresh():
             return
         if self._flight is None:
@@ -28,7 +29,7 @@ class ProviderGate:
             self._flight = loop.run_in_executor(self._pool, self._provider.prepare)
             self._flight.add_done_callback(self._landed)
         if not self._provider.known():
-            await asyncio.shield(self._flight)
+            await asyncio.wait({self._flight}, timeout=patience)
 
     def _landed(self, _flight: asyncio.Future[None]) -> None:
         self._flight = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretBytes, SecretStr
 
@@ -29,8 +30,9 @@ def split(separator: str | None) -> BeforeValidator:
 
 def _bind(value: str) -> str:
     host, colon, port = value.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError("is not HOST:PORT, as in 127.0.0.1:5003")
+    bare = host.count(":") > 0 and not (host.startswith("[") and host.endswith("]"))
+    if bare or not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("is not HOST:PORT, as in 127.0.0.1:5003 or [::1]:5003")
     return value
 
 
@@ -82,6 +84,12 @@ def _secret_keys(values: tuple[SecretStr, ...]) -> tuple[SecretBytes, ...]:
     return tuple(SecretBytes(parse_key(value.get_secret_value())) for value in values)
 
 
+_REDIS_OPTIONS = frozenset(
+    ("db", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
+)
+"""Others would change what we rely on, time-outs above all."""
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(value.get_secret_value())
@@ -94,6 +102,13 @@ def _redis_url(value: SecretStr) -> SecretStr:
         raise ValueError("must name the socket's path, as in unix:///run/redis.sock")
     if parts.scheme != "unix" and not parts.hostname:
         raise ValueError("must name a host, as in redis://127.0.0.1:6379/0")
+    if parts.scheme != "unix" and not re.fullmatch(r"(?:/\d{0,4})?", parts.path):
+        raise ValueError("must end with the number of a database, as in redis://127.0.0.1:6379/0")
+    if unknown := {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _REDIS_OPTIONS:
+        raise ValueError(
+            f"has options that are not taken here ({len(unknown)}); known are "
+            f"{', '.join(sorted(_REDIS_OPTIONS))}"
+        )
     return value
 
 
