@@ -16,7 +16,7 @@ import redis
 
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import Codec, Meta, digest, new_sid
+from bff.sessions.record import WHO, Codec, Meta, digest, new_sid, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
 from tests.support.browser import CSRF, Browser
@@ -31,7 +31,7 @@ CLAIMS = [
     {"type": "cognito:username", "value": "2f6d1a80-5c1e-4b7a-9a53-6f0c3e8d1b01"},
     {"type": "auth_time", "value": 1795590503},
 ]
-DATA = {
+WHOM = {
     "claims": CLAIMS,
     "hint": "alice@example.com",
     "browser": "Firefox on Linux",
@@ -46,11 +46,15 @@ def memory(client: redis.Redis, sessions: SessionStore, count: int = 2000) -> No
     now = sessions.clock()
     for number in range(count):
         tokens = TokenSet(access_token=access, refresh_token=refresh, obtained_at=now, expires_at=now + 300)
-        sessions.begin(digest(new_sid()), Meta(now, now, digest(str(number))), tokens, DATA)
+        sessions.begin(
+            digest(new_sid()),
+            Meta(now, now, user_hash("https://issuer.example", str(number))),
+            tokens,
+            {WHO: WHOM},
+        )
     used = (client.info("memory")["used_memory"] - before) / count
-    print(
-        f"memory for a session: {used:.0f} bytes; tokens {len(access + refresh)}, beyond them {used - len(access + refresh):.0f}"
-    )
+    held = len(access + refresh)
+    print(f"memory for a session: {used:.0f} bytes; its tokens {held}, beyond them {used - held:.0f}")
 
 
 def commands(client: redis.Redis, ask: Callable[[], object], count: int = 100) -> float:
@@ -59,7 +63,8 @@ def commands(client: redis.Redis, ask: Callable[[], object], count: int = 100) -
     before = client.info("stats")["total_commands_processed"]
     for _ in range(count):
         ask()
-    return (client.info("stats")["total_commands_processed"] - before - 1) / count
+    asked: int = client.info("stats")["total_commands_processed"] - before - 1
+    return asked / count
 
 
 def requests(stack: Stack, client: redis.Redis) -> None:

@@ -43,7 +43,7 @@ from bff.sealing import Keyring
 from bff.sessions.browsers import readable
 from bff.sessions.directory import Directory, Listed
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
-from bff.sessions.record import Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
+from bff.sessions.record import WHO, Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
 from bff.tokens import Clock
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
@@ -184,11 +184,11 @@ class Auth:
         )
         claims = identity.claims
         hint = claims.get("email") or claims.get("preferred_username") or identity.subject
-        data = {"claims": _public(claims), "hint": hint, **self._where()}
+        who = {"claims": _public(claims), "hint": hint, **self._where()}
         if session_state is not None and len(session_state) <= _LONGEST_PARAMETER:
-            data["session_state"] = session_state
+            who["session_state"] = session_state
         try:
-            return self.sessions.begin(_current(), meta, tokens, data)
+            return self.sessions.begin(_current(), meta, tokens, {WHO: who})
         except StoreUnavailable:
             self.revoker.later(tokens)  # nobody will ever hold them
             raise
@@ -275,11 +275,11 @@ class Auth:
             ends_at = store.lifetime.ends_at(record, record.last_seen)
         else:
             ends_at = store.slide(record)
-        claims = list(current["claims"])
+        claims = list(record.who["claims"])
         claims.append(_claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
         claims.append(_claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
-        if "session_state" in current:
-            claims.append(_claim("bff:session_state", current["session_state"]))
+        if "session_state" in record.who:
+            claims.append(_claim("bff:session_state", record.who["session_state"]))
         return jsonify(claims)
 
     # -- the user's own sessions --------------------------------------------------------------------
@@ -349,7 +349,7 @@ class Auth:
 
     def _end(self, current: BFFSession) -> str:
         """End the session here first, then at the provider; where the browser goes to sign out there."""
-        hint = current.get("hint")
+        hint = current.get(WHO, {}).get("hint")
         signed_in, held = True, None
         with suppress(StoreUnavailable):  # one that cannot be read for now may be there
             held = current.record
@@ -373,8 +373,8 @@ def _listed(each: Listed, *, current: bool) -> dict[str, Any]:
         "current": current,
         "created": rfc3339(record.meta.created),
         "last_seen": rfc3339(record.last_seen),
-        "browser": record.data.get("browser", ""),
-        "address": record.data.get("address", ""),
+        "browser": record.who.get("browser", ""),
+        "address": record.who.get("address", ""),
     }
 
 

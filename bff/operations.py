@@ -53,12 +53,12 @@ class Operations:
         record = each.record
         return {
             "id": each.id,
-            "user": record.data.get("hint", ""),
+            "user": record.who.get("hint", ""),
             "created": rfc3339(record.meta.created),
             "last_seen": rfc3339(record.last_seen),
             "ends": rfc3339(self._store.lifetime.ends_at(record, record.last_seen)),
-            "browser": record.data.get("browser", ""),
-            "address": record.data.get("address", ""),
+            "browser": record.who.get("browser", ""),
+            "address": record.who.get("address", ""),
         }
 
     def _revoke_at_provider(self, ended: Iterable[SessionRecord | None]) -> int:

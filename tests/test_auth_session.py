@@ -219,7 +219,7 @@ def test_user_reads_no_token(stack: Stack) -> None:
     now = stack.clock()
     tokens = TokenSet(access_token="a", refresh_token="r", obtained_at=now - 600, expires_at=now - 300)
     browser = stack.browser()
-    browser.cookies["bff"] = stack.plant(tokens, {"claims": [{"type": "sub", "value": "x"}], "hint": "x"})
+    browser.cookies["bff"] = stack.plant(tokens, {"who": {"claims": [{"type": "sub", "value": "x"}]}})
     assert claims_of(browser.api("/bff/user"))["sub"] == ["x"]
 
 

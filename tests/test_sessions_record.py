@@ -27,15 +27,15 @@ from tests.fakes import KEY, OTHER_KEY
 
 CODEC = Codec(Keyring([KEY]), "bff:")
 TOKENS = TokenSet(access_token="access", obtained_at=1000.0, expires_at=1300.0, refresh_token="refresh")
-META = msgspec.json.encode(Meta(created=1000.0, auth_time=999.0, user="u" * 64))
+META = msgspec.msgpack.encode(Meta(created=1000.0, auth_time=999.0, user="u" * 64))
 
 
 def hash_of(key: str, codec: Codec = CODEC, data: dict[str, Any] | None = None) -> dict[bytes, bytes]:
     """The fields of a session as they lie in Redis."""
-    fields = {b"m": META, b"s": b"1000.0", b"g": b"1", b"t": codec.seal(key, b"t", META, TOKENS)}
+    fields = {b"m": META, b"s": b"1000.0", b"g": b"1", b"t": codec.seal_tokens(key, META, TOKENS)}
     for name, value in (data or {"claims": [1, "x"]}).items():
         field = b"d:" + name.encode()
-        fields[field] = codec.seal(key, field, META, value)
+        fields[field] = codec.seal_data(key, field, META, value)
     return fields
 
 
@@ -124,7 +124,7 @@ def test_half_a_record_is_none(missing: bytes) -> None:
     assert CODEC.read(ONE, {}) is None
 
 
-OTHER_META = msgspec.json.encode(Meta(created=1e12, auth_time=999.0, user="v" * 64))
+OTHER_META = msgspec.msgpack.encode(Meta(created=1e12, auth_time=999.0, user="v" * 64))
 
 
 @pytest.mark.parametrize(

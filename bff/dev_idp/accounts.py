@@ -49,6 +49,30 @@ class SignUp:
         return found
 
 
+# As at Cognito: letters, marks, symbols, digits and punctuation, no blanks.
+LONGEST_GROUP = 128
+MOST_GROUPS = 100
+
+
+def group_problem(groups: Iterable[str]) -> str | None:
+    """What is wrong with names of groups, or None."""
+    names = list(groups)
+    if len(names) > MOST_GROUPS:
+        return f"A user can be in {MOST_GROUPS} groups at most."
+    for name in names:
+        # Blanks aside, Python calls the same characters printable; the comma separates them on the page.
+        if not 1 <= len(name) <= LONGEST_GROUP or not name.isprintable() or set(name) & {" ", ","}:
+            return (
+                f"The name of a group has 1 to {LONGEST_GROUP} printable characters, no blank and no comma."
+            )
+    return None
+
+
+def set_password(db: sqlite3.Connection, sub: str, password_hash: str) -> None:
+    """Replace the user's password, inside the caller's transaction."""
+    db.execute("UPDATE accounts SET password_hash = ? WHERE sub = ?", (password_hash, sub))
+
+
 class Accounts:
     """Looks up, checks and adds users."""
 
@@ -73,6 +97,35 @@ class Accounts:
         with self._storage.transaction() as db:
             row = db.execute(f"{_SELECT} WHERE sub = ?", (sub,)).fetchone()
         return _account(row) if row else None
+
+    def by_email(self, email: str) -> Account | None:
+        """The user with this e-mail address, in any case, or None."""
+        if not _EMAIL.fullmatch(_canonical(email)):
+            return None
+        with self._storage.transaction() as db:
+            row = db.execute(f"{_SELECT} WHERE email = ?", (_canonical(email),)).fetchone()
+        return _account(row) if row else None
+
+    def all(self, *, most: int) -> list[Account]:
+        """The first users by e-mail address."""
+        with self._storage.transaction() as db:
+            rows = db.execute(f"{_SELECT} ORDER BY email LIMIT ?", (most,)).fetchall()
+        return [_account(row) for row in rows]
+
+    def unconfirmed(self, *, most: int) -> list[tuple[str, str]]:
+        """E-mail addresses and confirmation codes of the latest users that have yet to give theirs."""
+        with self._storage.transaction() as db:
+            found: list[tuple[str, str]] = db.execute(
+                "SELECT email, confirmation_code FROM accounts WHERE NOT confirmed"
+                " ORDER BY rowid DESC LIMIT ?",
+                (most,),
+            ).fetchall()
+        return found
+
+    def set_groups(self, sub: str, groups: tuple[str, ...]) -> None:
+        """Put the user into these groups and no others; tokens say so from the next one on."""
+        with self._storage.transaction() as db:
+            db.execute("UPDATE accounts SET groups = ? WHERE sub = ?", (json.dumps(groups), sub))
 
     def authenticate(self, email: str, password: str) -> Account | None:
         """The user whose password this is, confirmed or not; None for any other pair."""

@@ -1,6 +1,7 @@
 """The provider's own sessions: they give single sign-on until they end."""
 
 import secrets
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ class BrowserSessions:
                 (digest(cookie), self._clock()),
             ).fetchone()
         return BrowserSession(*row) if row else None
+
+    @staticmethod
+    def end_all(db: sqlite3.Connection, sub: str) -> None:
+        """End all sessions of a user, inside the caller's transaction."""
+        db.execute("DELETE FROM browser_sessions WHERE sub = ?", (sub,))
 
     def end(self, cookie: str) -> None:
         """End the session; an unknown value is no error."""

@@ -1,13 +1,16 @@
 """The registered clients."""
 
 import hmac
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_plus
 
 from authlib.oauth2.rfc6749 import ClientMixin
 
+from bff.dev_idp.environment import origin_of
 from bff.dev_idp.settings import Settings
 
+MOST = 50
 OIDC_SCOPES = ("openid", "email", "phone", "profile")
 
 
@@ -65,15 +68,45 @@ class Clients:
     """Looks up clients by their identifier."""
 
     def __init__(self, clients: tuple[Client, ...]) -> None:
+        self._lock = threading.Lock()
         self._clients = {client.client_id: client for client in clients}
 
     def find(self, client_id: str) -> Client | None:
         """The client, or None."""
         return self._clients.get(client_id)
 
+    def add(self, client: Client) -> bool:
+        """Register one more until the process ends; False where the identifier or every place is taken."""
+        with self._lock:
+            if client.client_id in self._clients or len(self._clients) >= MOST:
+                return False
+            # A new dict, since others may be walking through the old one.
+            self._clients = {**self._clients, client.client_id: client}
+            return True
+
+    def all(self) -> list[Client]:
+        """All of them, the settings' first."""
+        return list(self._clients.values())
+
     def accept_logout(self, uri: str) -> bool:
         """Whether some client registered this sign-out URI."""
-        return any(uri in client.logout_uris for client in self._clients.values())
+        return any(uri in client.logout_uris for client in self.all())
+
+    def redirect_origins(self) -> list[str]:
+        """The origins that a sign-in can lead to."""
+        return sorted({origin_of(uri) for client in self.all() for uri in client.redirect_uris})
+
+
+def code_client(
+    settings: Settings,
+    client_id: str,
+    secret: str,
+    redirect_uris: tuple[str, ...],
+    logout_uris: tuple[str, ...],
+) -> Client:
+    """A client for the code grant, with all scopes."""
+    grants, scopes = ("authorization_code", "refresh_token"), (*OIDC_SCOPES, settings.scope_api)
+    return Client(client_id, secret, grants, scopes, redirect_uris, logout_uris)
 
 
 def registered(settings: Settings) -> Clients:
@@ -84,17 +117,15 @@ def registered(settings: Settings) -> Clients:
     so that the local stack works with one client.
     """
     service = settings.service_client_id
-    own_grants = ("authorization_code", "refresh_token")
-    main = Client(
+    main = code_client(
+        settings,
         settings.client_id,
         settings.client_secret,
-        own_grants if service else (*own_grants, "client_credentials"),
-        (*OIDC_SCOPES, settings.scope_api),
         settings.redirect_uris,
         settings.logout_uris,
     )
     if not service:
-        return Clients((main,))
+        return Clients((replace(main, grant_types=(*main.grant_types, "client_credentials")),))
     helper = Client(service, settings.service_client_secret, ("client_credentials",), (settings.scope_api,))
     return Clients((main, helper))
 

@@ -1,4 +1,7 @@
-"""The provider's own cookies: the session, and the one that ties a form to its browser."""
+"""The provider's own cookies: the session, the one that ties a form to its browser, and the one that opens
+the control page."""
+
+from typing import Literal
 
 from flask import Response, request
 
@@ -6,6 +9,9 @@ from bff.dev_idp.settings import Settings
 
 SESSION = "local_idp"
 FORM = "local_idp_form"
+CONTROL = "local_idp_control"
+
+SameSite = Literal["Lax", "Strict"]
 
 
 def read(settings: Settings, name: str) -> str:
@@ -13,28 +19,37 @@ def read(settings: Settings, name: str) -> str:
     return request.cookies.get(_full_name(settings, name), "")
 
 
-def write(settings: Settings, response: Response, name: str, value: str) -> None:
-    """Set a cookie that lasts until the browser closes; the server decides when it ends.
+def write(
+    settings: Settings,
+    response: Response,
+    name: str,
+    value: str,
+    *,
+    samesite: SameSite = "Lax",
+    max_age: int | None = None,
+) -> None:
+    """Set a cookie for `max_age` seconds, or until the browser closes; the server decides when it ends.
 
-    Lax, not Strict: the relying party's redirect comes from another site and must bring it.
+    Lax, not Strict, unless asked for: the relying party's redirect comes from another site and must bring it.
     """
     response.set_cookie(
         _full_name(settings, name),
         value,
+        max_age=max_age,
         secure=settings.secure,
         httponly=True,
-        samesite="Lax",
+        samesite=samesite,
         path="/",
     )
 
 
-def delete(settings: Settings, response: Response, name: str) -> None:
+def delete(settings: Settings, response: Response, name: str, *, samesite: SameSite = "Lax") -> None:
     """Remove the cookie, with the attributes it was set with: browsers insist on them."""
     response.delete_cookie(
         _full_name(settings, name),
         secure=settings.secure,
         httponly=True,
-        samesite="Lax",
+        samesite=samesite,
         path="/",
     )
 

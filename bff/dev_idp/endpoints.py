@@ -39,16 +39,16 @@ def user_info() -> Response:
     """OpenID Connect Core section 5.3, for tokens in the Authorization header (RFC 6750)."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        return _challenge(401, None, "No access token was sent.")
+        return challenge(401, None, "No access token was sent.")
     token = services().tokens.read_access_token(credentials.strip())
     if token is None:
-        return _challenge(401, "invalid_token", "The access token is not valid.")
+        return challenge(401, "invalid_token", "The access token is not valid.")
     if "openid" not in token["scope"].split():
-        return _challenge(403, "insufficient_scope", "The scope 'openid' is needed.")
+        return challenge(403, "insufficient_scope", "The scope 'openid' is needed.")
     account = services().accounts.by_sub(token["sub"])
     # Elsewhere a revoked access token goes on verifying until it expires; here we know better.
-    if account is None or not services().families.is_live(token["origin_jti"]):
-        return _challenge(401, "invalid_token", "The access token was revoked.")
+    if account is None or not services().families.is_live(str(token.get("origin_jti"))):
+        return challenge(401, "invalid_token", "The access token was revoked.")
     return json_response(200, claims.user_info(account, token["scope"]))
 
 
@@ -79,7 +79,7 @@ def _malformed(*needed: str) -> Response | None:
     return server().handle_error_response(None, InvalidRequestError(problem))
 
 
-def _challenge(status: int, error: str | None, text: str) -> Response:
+def challenge(status: int, error: str | None, text: str) -> Response:
     """RFC 6750 section 3: no error code where no credentials came."""
     body = {"error": error or "invalid_request", "error_description": text}
     response = json_response(status, body)

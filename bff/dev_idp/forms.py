@@ -17,7 +17,7 @@ _COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 def token() -> str:
     """The value for a form's hidden field `form_token`."""
-    return _sign("form", _browser())
+    return sign("form", _browser())
 
 
 def check() -> None:
@@ -27,10 +27,10 @@ def check() -> None:
     host can plant cookies, and with them a token pair of its own (sign-in CSRF).
     """
     origin = request.headers.get("Origin")
-    expected = _sign("form", cookies.read(services().settings, cookies.FORM))
+    expected = sign("form", cookies.read(services().settings, cookies.FORM))
     given = request.form.get("form_token", "")
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode()) or (
-        origin is not None and not _is_own(origin)
+        origin is not None and not is_own(origin)
     ):
         raise PageError(
             403,
@@ -41,13 +41,13 @@ def check() -> None:
 
 def ticket(sub: str) -> str:
     """Says that this browser just gave the password of this user, who isn't confirmed yet."""
-    return f"{sub}.{_sign('confirm', _browser(), sub)}"
+    return f"{sub}.{sign('confirm', _browser(), sub)}"
 
 
 def read_ticket(value: str) -> str | None:
     """The user that a ticket of this browser speaks of, or None."""
     sub, _, signature = value.rpartition(".")
-    expected = _sign("confirm", cookies.read(services().settings, cookies.FORM), sub)
+    expected = sign("confirm", cookies.read(services().settings, cookies.FORM), sub)
     if sub and hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), expected.encode()):
         return sub
     return None
@@ -70,10 +70,12 @@ def _browser() -> str:
     return fresh
 
 
-def _sign(*parts: str) -> str:
+def sign(*parts: str) -> str:
+    """A signature over these parts that only this provider can make; the first says what it is for."""
     message = "\n".join(parts).encode("utf-8", "surrogatepass")
     return hmac.new(services().form_key, message, sha256).hexdigest()
 
 
-def _is_own(origin: str) -> bool:
+def is_own(origin: str) -> bool:
+    """Whether an `Origin` header names the origin that this request came to."""
     return split_url(origin) is not None and host_of(origin) == request.host.lower()

@@ -108,6 +108,11 @@ class RefreshFamilies:
         with self._storage.transaction() as db:
             _revoke(db, family_id)
 
+    def revoke_all(self, sub: str) -> int:
+        """End all families of a user; says how many there were."""
+        with self._storage.transaction() as db:
+            return revoke_user(db, sub)
+
     def is_live(self, family_id: str) -> bool:
         """Whether the family began and was not revoked."""
         with self._storage.transaction() as db:
@@ -134,6 +139,13 @@ def _add_token(db: sqlite3.Connection, family_id: str) -> str:
     refresh_token = secrets.token_urlsafe(48)
     db.execute("INSERT INTO refresh_tokens VALUES (?, ?, NULL)", (digest(refresh_token), family_id))
     return refresh_token
+
+
+def revoke_user(db: sqlite3.Connection, sub: str) -> int:
+    """End all families of a user inside the caller's transaction, and those that are about to begin: codes
+    that haven't been redeemed open nothing any more."""
+    db.execute("UPDATE authorization_codes SET used = 1 WHERE sub = ?", (sub,))
+    return db.execute("UPDATE families SET revoked = 1 WHERE sub = ? AND NOT revoked", (sub,)).rowcount
 
 
 def _revoke(db: sqlite3.Connection, family_id: str) -> None:

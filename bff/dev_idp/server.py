@@ -9,6 +9,7 @@ from bff.dev_idp import (
     context,
     discovery,
     endpoints,
+    forgot_password,
     grants,
     oauth,
     services,
@@ -17,6 +18,8 @@ from bff.dev_idp import (
     sign_up,
     web,
 )
+from bff.dev_idp.control import api, injection
+from bff.dev_idp.control import page as control_page
 from bff.dev_idp.local_users import TEST_USERS
 from bff.dev_idp.pages import page
 from bff.dev_idp.settings import Settings
@@ -36,13 +39,14 @@ def create_app(settings: Settings, clock: Callable[[], float] = time.time) -> Fl
     oauth.keep_tokens_out_of_logs()
     app = Flask("bff.dev_idp")
     app.config["MAX_CONTENT_LENGTH"] = _LARGEST_BODY
-    held = services.build(settings, open_storage(settings.state_file), clock)
+    held = services.build(settings, open_storage(settings.state_file), clock, injection.alter_claims)
     authorization_server = oauth.AuthorizationServer(held)
     grants.register(authorization_server)
     context.attach(app, held, authorization_server)
     web.install(app)
-    for views in (home, sign_in.views, sign_up.views, sign_out.views, endpoints.views):
-        app.register_blueprint(views)
+    app.register_blueprint(home)
+    for part in (sign_in, sign_up, forgot_password, sign_out, endpoints, api, control_page):
+        app.register_blueprint(part.views)
     app.register_blueprint(discovery.views, url_prefix=settings.issuer_path or None)
     return app
 

@@ -8,12 +8,15 @@ from bff.dev_idp import clients
 from bff.dev_idp.accounts import Accounts
 from bff.dev_idp.browser_sessions import BrowserSessions
 from bff.dev_idp.codes import AuthorizationCodes
+from bff.dev_idp.control.faults import Faults
+from bff.dev_idp.control.guesses import Guesses
 from bff.dev_idp.keys import SigningKeys
 from bff.dev_idp.local_users import TEST_USERS
+from bff.dev_idp.password_resets import PasswordResets
 from bff.dev_idp.refresh_families import RefreshFamilies
 from bff.dev_idp.settings import Settings
 from bff.dev_idp.storage import Storage
-from bff.dev_idp.tokens import TokenIssuer
+from bff.dev_idp.tokens import Alter, TokenIssuer
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,17 @@ class Services:
     codes: AuthorizationCodes
     keys: SigningKeys
     tokens: TokenIssuer
+    resets: PasswordResets
+    faults: Faults
+    guesses: Guesses
     form_key: bytes
 
 
-def build(settings: Settings, storage: Storage, clock: Callable[[], float]) -> Services:
-    """Put the parts together; makes keys and test users where the storage has none."""
+def build(settings: Settings, storage: Storage, clock: Callable[[], float], alter: Alter) -> Services:
+    """Put the parts together; makes keys and test users where the storage has none.
+
+    `alter` has the last word on the claims of tokens.
+    """
     storage.forget_expired(clock())
     accounts = Accounts(storage)
     accounts.ensure(TEST_USERS)
@@ -51,7 +60,10 @@ def build(settings: Settings, storage: Storage, clock: Callable[[], float]) -> S
         families=families,
         codes=AuthorizationCodes(storage, families, clock),
         keys=keys,
-        tokens=TokenIssuer(settings, keys, clock),
+        tokens=TokenIssuer(settings, keys, clock, alter),
+        resets=PasswordResets(storage, accounts, clock),
+        faults=Faults(),
+        guesses=Guesses(clock),
         form_key=_form_key(storage),
     )
 

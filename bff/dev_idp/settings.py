@@ -46,6 +46,7 @@ class Settings:
     refresh_token_seconds: int = 86400
     refresh_rotation: bool = True
     refresh_grace_seconds: int = 0
+    control_token: str = field(default="", repr=False)
     state_file: Path | None = None
     log_level: str = "info"
     log_format: str = "text"
@@ -92,6 +93,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         refresh_token_seconds=_seconds(env, "IDP_REFRESH_TOKEN_SECONDS", 86400),
         refresh_rotation=env.choice("IDP_REFRESH_ROTATION", "on", ("on", "off")) == "on",
         refresh_grace_seconds=env.integer("IDP_REFRESH_GRACE_SECONDS", 0, least=0, most=86400),
+        control_token=_control_token(env),
         state_file=_state_file(env),
         log_level=env.choice("IDP_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         log_format=env.choice("IDP_LOG_FORMAT", "text", ("text", "json")),
@@ -133,6 +135,19 @@ def _scope(env: Environment, default: str) -> str:
 
 def _seconds(env: Environment, name: str, default: int) -> int:
     return env.integer(name, default, least=1, most=315_360_000)
+
+
+def _control_token(env: Environment) -> str:
+    token = env.secret("IDP_CONTROL_TOKEN", "")
+    # Visible ASCII: it travels in a header and is typed into a form.
+    if not token or (16 <= len(token) <= 512 and all("!" <= char <= "~" for char in token)):
+        return token
+    env.problem(
+        "IDP_CONTROL_TOKEN",
+        "not 16 to 512 printable ASCII characters without blanks",
+        "Give such a token, or leave it unset: then there is no control page",
+    )
+    return ""
 
 
 def _state_file(env: Environment) -> Path | None:

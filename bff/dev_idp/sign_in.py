@@ -11,6 +11,7 @@ from bff.dev_idp import authorization, cookies, forms
 from bff.dev_idp.accounts import Account
 from bff.dev_idp.authorization import Parameters
 from bff.dev_idp.context import services
+from bff.dev_idp.control import injection
 from bff.dev_idp.local_users import TEST_USERS
 from bff.dev_idp.pages import page, redirect_to
 from bff.dev_idp.prompts import Interaction, needed
@@ -28,6 +29,8 @@ def authorize() -> Response:
     if isinstance(grant, Response):
         return grant
     session = authorization.current_session()
+    if fault := injection.at_authorize(session, parameters.get("login_hint", "")):
+        return fault if isinstance(fault, Response) else authorization.refuse(parameters, fault)
     interaction = needed(
         parameters.get("prompt", ""),
         authorization.max_age(parameters),
@@ -77,6 +80,8 @@ def sign_in() -> Response:
 
 def signed_in(grant: Any, account: Account) -> Response:
     """Start a session for the user and answer the judged authorization request with it."""
+    if fault := injection.at_sign_in(account):
+        return fault if isinstance(fault, Response) else authorization.refuse(request.args, fault)
     held = services()
     old = cookies.read(held.settings, cookies.SESSION)
     session, value = held.sessions.start(account.sub, replaces=old)
@@ -97,6 +102,7 @@ def confirmation_page(parameters: Parameters, account: Account, error: str | Non
         ticket=forms.ticket(account.sub),
         email=account.email,
         code=code,
+        in_console=log.isEnabledFor(logging.INFO),
         error=error,
     )
 

@@ -7,11 +7,12 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from bff.dev_idp import forms
+from bff.dev_idp.clients import Clients
 from bff.dev_idp.context import services
+from bff.dev_idp.control import access, injection
+from bff.dev_idp.control.problems import ControlError, problem
 from bff.dev_idp.endpoints import PATHS, json_response
-from bff.dev_idp.environment import origin_of
 from bff.dev_idp.pages import PageError, error_page
-from bff.dev_idp.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -20,21 +21,24 @@ def install(app: Flask) -> None:
     """Register the checks, headers and error handlers."""
     app.before_request(_begin)
     app.before_request(_check_host)
+    app.before_request(_check_control)
+    app.before_request(injection.before_view)
     app.after_request(forms.set_cookie)
     app.after_request(_secure)
     app.after_request(_note)
     app.register_error_handler(PageError, error_page)
+    app.register_error_handler(ControlError, _control_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
 
-def content_security_policy(settings: Settings) -> str:
+def content_security_policy(clients: Clients) -> str:
     """No script, no inline style, nothing from outside.
 
     Browsers apply `form-action` to the redirects that follow a form as well, so it names the
     origins of the clients that a sign-in returns to.
     """
-    targets = sorted({origin_of(uri) for uri in settings.redirect_uris})
+    targets = clients.redirect_origins()
     return (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
         f" frame-ancestors 'none'; form-action 'self' {' '.join(targets)}"
@@ -59,9 +63,24 @@ def _check_host() -> None:
         )
 
 
+def _check_control() -> None:
+    if access.is_control():
+        access.check()
+
+
+def _control_error(error: ControlError) -> Response:
+    """A page for people, RFC 9457 for programs. Without a token all control addresses are pages that don't
+    exist."""
+    if not services().settings.control_token or access.is_page():
+        response = error_page(PageError(error.status, error.title, error.detail))
+        response.headers.update(error.headers)
+        return response
+    return problem(error)
+
+
 def _secure(response: Response) -> Response:
     headers = response.headers
-    headers["Content-Security-Policy"] = content_security_policy(services().settings)
+    headers["Content-Security-Policy"] = content_security_policy(services().clients)
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["X-Content-Type-Options"] = "nosniff"
@@ -85,6 +104,8 @@ def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if request.path in PATHS:
         response = json_response(status, {"error": "invalid_request", "error_description": error.name})
+    elif access.is_control() and not access.is_page():
+        response = problem(ControlError(status, error.name, error.description or error.name))
     else:
         response = error_page(PageError(status, error.name, "Check the address and try again."))
     for name, value in error.get_headers():
@@ -97,4 +118,6 @@ def _unexpected(error: Exception) -> Response:
     log.error("unexpected error", exc_info=error)
     if request.path in PATHS:
         return json_response(500, {"error": "server_error"})
+    if access.is_control() and not access.is_page():
+        return problem(ControlError(500, "Something went wrong", "The log says more."))
     return error_page(PageError(500, "Something went wrong", "The log says more. Please try again."))

@@ -81,6 +81,8 @@ def start_block(plan: Plan, redis: str) -> str:
         lines += [f"    {each.email}  /  {each.password}   ({', '.join(each.groups)})" for each in TEST_USERS]
         lines.append("")
     lines.append(f"  Identity provider   {plan.idp_public_url if plan.local_idp else plan.issuer}")
+    if plan.local_idp and (token := plan.environ.get("IDP_CONTROL_TOKEN")):
+        lines.append(f"    its control page  {plan.idp_public_url}/control   (token: {token})")
     lines.append(f"  Resource API        {plan.environ['BFF_API_URL']}")
     lines.append(f"  Sessions            {(plan.environ.get('BFF_REDIS_URL') and 'your Redis') or redis}")
     lines += ["", "  Stop with Ctrl-C.", ""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import socket
 import tomllib
@@ -64,6 +65,7 @@ def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
         "IDP_REDIRECT_URIS": f"{public_url}/bff/callback",
         "IDP_LOGOUT_URIS": f"{public_url}/",
         "IDP_STATE_FILE": str(state / "idp.sqlite"),
+        "IDP_CONTROL_TOKEN": secrets.token_urlsafe(24),
     }
     defaults |= _client(given, state)
     defaults |= {f"{name.upper()}_BIND": bind for name, bind in binds.items()}

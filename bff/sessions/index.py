@@ -10,6 +10,7 @@ A user is `user_hash`; index and cut-off of one user lie in one slot of a Cluste
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 from bff.sessions.errors import store_errors
@@ -49,7 +50,8 @@ class UserIndex:
     def add(self, user: str, session: str, ends_at: float) -> None:
         """Note that the user has this session (a digest), for as long as it can live."""
         with store_errors():
-            self._add(keys=[self._key(user)], args=[session, repr(ends_at), repr(self._clock())])
+            # Whole seconds: Redis keeps them in a third of the room.
+            self._add(keys=[self._key(user)], args=[session, math.ceil(ends_at), repr(self._clock())])
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""

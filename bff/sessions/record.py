@@ -12,6 +12,7 @@ Separate fields, so that a slide or a slow request can never write an old token 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import secrets
@@ -23,15 +24,18 @@ import msgspec
 
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring, NotAuthentic, UnknownKey
+from bff.sessions.packing import PackedTokens, compress, decompress, pack_tokens, unpack_tokens
 from bff.tokens import TokenSet
 
 SID_BYTES = 32
 _SID = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 DATA = b"d:"
+WHO = "who"
+"""The one key of the Flask session that we use: each field costs Redis a hundred bytes beyond its own."""
 
 
-class Meta(msgspec.Struct, frozen=True):
+class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What never changes about a session. Times are seconds since the epoch.
 
     `user` is a hash of issuer and subject, `provider_sids` keyed hashes of the provider's session id.
@@ -56,6 +60,12 @@ class SessionRecord(msgspec.Struct, frozen=True):
     generation: int
     tokens: TokenSet
     data: dict[str, Any] = {}
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """What is known of the user: claims, and where they signed in; {} where only tokens were read."""
+        found: dict[str, Any] = self.data.get(WHO, {})
+        return found
 
     def __repr__(self) -> str:
         return f"<SessionRecord generation={self.generation}>"
@@ -87,8 +97,9 @@ def logout_sid(sid: str) -> str:
 
 
 def user_hash(issuer: str, subject: str) -> str:
-    """The name of a user in Redis. The length keeps (issuer, subject) pairs apart."""
-    return hashlib.sha256(f"{len(issuer)} {issuer} {subject}".encode()).hexdigest()
+    """The name of a user in Redis, SHA-256 as base64url. The length keeps (issuer, subject) pairs apart."""
+    name = hashlib.sha256(f"{len(issuer)} {issuer} {subject}".encode()).digest()
+    return base64.urlsafe_b64encode(name).rstrip(b"=").decode()
 
 
 def rfc3339(seconds: float) -> str:
@@ -105,8 +116,8 @@ class Codec:
         self.keyring = keyring
         self.prefix = prefix
         self.pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{" + "[0-9a-f]" * 4 + "*}"
-        self._tokens = msgspec.msgpack.Decoder(TokenSet)
-        self._meta = msgspec.json.Decoder(Meta)
+        self._tokens = msgspec.msgpack.Decoder(PackedTokens)
+        self._meta = msgspec.msgpack.Decoder(Meta)
 
     def key(self, session: str) -> str:
         """The Redis key of a session by its digest, hash-tagged: all of its keys share one slot."""
@@ -128,9 +139,13 @@ class Codec:
         except (KeyError, msgspec.DecodeError):
             return None
 
-    def seal(self, key: str, field: bytes, meta: bytes, value: Any) -> bytes:
-        """A field's value, sealed to its place: the associated data name key, field and metadata."""
-        return self.keyring.seal("session", msgspec.msgpack.encode(value), _place(key, field, meta))
+    def seal_tokens(self, key: str, head: bytes, tokens: TokenSet) -> bytes:
+        """The field `t`, sealed to its place: the associated data name key, field and metadata."""
+        return self._seal(key, b"t", head, msgspec.msgpack.encode(pack_tokens(tokens)))
+
+    def seal_data(self, key: str, field: bytes, head: bytes, value: Any) -> bytes:
+        """A field `d:*`, likewise."""
+        return self._seal(key, field, head, compress(msgspec.msgpack.encode(value)))
 
     def read(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         """The record of a hash; None where there is none. Raises StoreUnavailable if it does not open."""
@@ -142,9 +157,9 @@ class Codec:
                 meta=self._meta.decode(meta),
                 last_seen=float(fields[b"s"]),
                 generation=int(fields[b"g"]),
-                tokens=self._tokens.decode(self._open(key, b"t", meta, fields[b"t"])),
+                tokens=unpack_tokens(self._tokens.decode(self._open(key, b"t", meta, fields[b"t"]))),
                 data={
-                    name[len(DATA) :].decode(): msgspec.msgpack.decode(self._open(key, name, meta, value))
+                    name[len(DATA) :].decode(): self._data(self._open(key, name, meta, value))
                     for name, value in fields.items()
                     if name.startswith(DATA)
                 },
@@ -161,6 +176,12 @@ class Codec:
                 "The session cannot be opened at the moment.",
                 reason="a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?",
             ) from None
+
+    def _data(self, plain: bytes) -> Any:
+        return msgspec.msgpack.decode(decompress(plain))
+
+    def _seal(self, key: str, field: bytes, meta: bytes, plain: bytes) -> bytes:
+        return self.keyring.seal("session", plain, _place(key, field, meta))
 
     def _open(self, key: str, field: bytes, meta: bytes, record: bytes) -> bytes:
         return self.keyring.open("session", record, _place(key, field, meta))

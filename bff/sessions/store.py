@@ -43,6 +43,7 @@ local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
 if g ~= ARGV[1] then return 'newer' end
 redis.call('HSET', KEYS[1], 't', ARGV[2], 'g', g + 1)
+redis.call('HDEL', KEYS[1], 'r')
 local idle_end = tonumber(redis.call('HGET', KEYS[1], 's')) + tonumber(ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], math.floor(math.min(idle_end, tonumber(ARGV[4])) * 1000))
 return 'saved'
@@ -167,12 +168,12 @@ class SessionStore:
 
     def begin(self, session: str, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]) -> SessionRecord:
         """Write a new session under its digest."""
-        key, now, head = self.codec.key(session), self.clock(), msgspec.json.encode(meta)
+        key, now, head = self.codec.key(session), self.clock(), msgspec.msgpack.encode(meta)
         record = SessionRecord(key, head, meta, now, 1, tokens, dict(data))
-        fields = {b"m": head, b"s": repr(now), b"g": "1", b"t": self.codec.seal(key, b"t", head, tokens)}
+        fields = {b"m": head, b"s": repr(now), b"g": "1", b"t": self.codec.seal_tokens(key, head, tokens)}
         for name, value in data.items():
             field = DATA + name.encode()
-            fields[field] = self.codec.seal(key, field, head, value)
+            fields[field] = self.codec.seal_data(key, field, head, value)
         self.index.add(meta.user, session, self.lifetime.longest_end(record))
         with store_errors():
             pipeline = self._client.pipeline(transaction=True)
@@ -202,13 +203,16 @@ class SessionStore:
         args: list[bytes] = []
         for name, value in changes.items():
             field = DATA + name.encode()
-            args += [field, b"" if value is None else self.codec.seal(record.key, field, record.head, value)]
+            args += [
+                field,
+                b"" if value is None else self.codec.seal_data(record.key, field, record.head, value),
+            ]
         with store_errors():
             return bool(self._save_data(keys=[record.key], args=args))
 
     def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
         """Replace the token set of exactly that generation; the session may now end earlier or later."""
-        sealed = self.codec.seal(record.key, b"t", record.head, tokens)
+        sealed = self.codec.seal_tokens(record.key, record.head, tokens)
         end = self.lifetime.absolute_end(msgspec.structs.replace(record, tokens=tokens))
         args: list[str | int | bytes] = [record.generation, sealed, repr(self.lifetime.idle), repr(end)]
         with store_errors():

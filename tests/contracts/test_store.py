@@ -594,26 +594,20 @@ def test_nothing_is_readable_in_redis(rig: Rig) -> None:
 
 GOLDEN = {
     "m": (
-        "7b2263726561746564223a313830303030303030302e302c22617574685f74696d65223a313739393939393939302e30"
-        "2c2275736572223a22616261626162616261626162616261626162616261626162616261626162616261626162616261"
-        "62616261626162616261626162616261626162616261626162222c2270726f76696465725f73696473223a5b22636463"
-        "646364636463646364636463646364636463646364636463646364636463646364636463646364636463646364636463"
-        "64636463646364636463646364225d7d"
+        "94cb41dad27480000000cb41dad2747d800000d92b757575757575757575757575757575757575757575757575757575"
+        "7575757575757575757575757575757591d9406364636463646364636463646364636463646364636463646364636463"
+        "6463646364636463646364636463646364636463646364636463646364636463646364"
     ),
     "s": "313830303030303030302e30",
     "g": "37",
     "t": (
-        "010c93b8b4e405c1d221d0b7b07c02496cb671a56cdccff4d700bb1b3bda08d16b76f85b8a31142f0f7a37a9ce04c90d"
-        "577f599c5dba8bf040ea2b30d66fb53b1a12c8e3108fb4d71ca065c3471f1bebff70311156c91d8dffc91eedbae554f9"
-        "40a5402356c28c057ebe3e67e254686c28"
+        "010c93b8b434ffc0c89325e7de83e4a9ca766bd81f871b98e7c144c17ed136f3fa2ca30abbdfed6ec76f302ad2dacb14"
+        "0f907546baa29b45cd8a5d94162277e647460e7ddfc1a2d0d698cd239b38cbb133985c1ade7d765adc46ad73a4791ae4"
+        "ea8596f44007cd304de75f671f56a7b63f360181a6364b0b6767ed50ad"
     ),
-    "d:claims": (
-        "010c93b8b411c2e5aa978e690b2df174844db14813c41ef5f2408ac83c5dcc10679b4645b1d61f33a29e701b92fd1e8a"
-        "469f910d8222e1725c"
-    ),
-    "d:hint": (
-        "010c93b8b4a72ed853818fc8d46e4ce76fed690e14a1b577b0ed242ddfacaa7442e9d259d12651f5d1f38830595c3014"
-        "2f2bea5d"
+    "d:who": (
+        "010c93b8b4f8971b565968d5c7655b411410c2b0ab10ca52ee27d64af364ac27317f6e1c07cb07d69ac67c937c9f9763"
+        "7b4bee8b48bed481be64ea2fa939291a1ff310a396c160fc62fb83e0ced59f4585be14fb276a3c"
     ),
 }
 
@@ -627,19 +621,19 @@ def test_a_record_of_the_first_version_still_opens(rig: Rig) -> None:
     assert load(rig) == SessionRecord(
         key=key,
         head=bytes.fromhex(GOLDEN["m"]),
-        meta=Meta(1_800_000_000.0, 1_799_999_990.0, "ab" * 32, ("cd" * 32,)),
+        meta=Meta(1_800_000_000.0, 1_799_999_990.0, "u" * 43, ("cd" * 32,)),
         last_seen=1_800_000_000.0,
         generation=7,
         tokens=TokenSet(
-            access_token="golden-access",
+            access_token="Z29s.ZGVu.YWNjZXNz",
             obtained_at=1_800_000_000.0,
             expires_at=1_800_000_300.0,
-            refresh_token="golden-refresh",
+            refresh_token="golden-refresh!",
             refresh_expires_at=1_800_086_400.0,
-            id_token="golden-id",
+            id_token="Z29sZGVu.aWQ.eA",
             scope="openid email",
         ),
-        data={"claims": [{"type": "sub", "value": "golden"}], "hint": "golden@example.com"},
+        data={"who": {"claims": [{"type": "sub", "value": "golden"}], "hint": "golden@example.com"}},
     )
 
 

@@ -27,6 +27,7 @@ def test_defaults_are_the_local_stacks() -> None:
     assert (settings.access_token_seconds, settings.refresh_token_seconds) == (300, 86400)
     assert (settings.refresh_rotation, settings.refresh_grace_seconds) == (True, 0)
     assert settings.state_file is None
+    assert settings.control_token == ""
 
 
 def test_every_variable_is_read(tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
             "IDP_REFRESH_TOKEN_SECONDS": "600",
             "IDP_REFRESH_ROTATION": "off",
             "IDP_REFRESH_GRACE_SECONDS": "10",
+            "IDP_CONTROL_TOKEN": "!~0123456789abcd",
             "IDP_STATE_FILE": str(tmp_path / "state"),
             "IDP_LOG_LEVEL": "DEBUG",
             "IDP_LOG_FORMAT": "json",
@@ -70,6 +72,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         refresh_token_seconds=600,
         refresh_rotation=False,
         refresh_grace_seconds=10,
+        control_token="!~0123456789abcd",
         state_file=tmp_path / "state",
         log_level="debug",
         log_format="json",
@@ -125,6 +128,13 @@ def test_production_is_refused(value: str) -> None:
         ("IDP_LOG_FORMAT", "xml"),
         ("IDP_SERVICE_CLIENT_ID", "service"),
         ("IDP_CLIENT_SECRET_FILE", "/no/such/file"),
+        ("IDP_CONTROL_TOKEN", "fifteen-charact"),
+        ("IDP_CONTROL_TOKEN", "with a blank in the middle"),
+        ("IDP_CONTROL_TOKEN", "sixteen-or-more-é"),
+        ("IDP_CONTROL_TOKEN", "sixteen-or-more-\x7f"),
+        ("IDP_CONTROL_TOKEN", "sixteen-or-more-\n"),
+        ("IDP_CONTROL_TOKEN", "x" * 513),
+        ("IDP_CONTROL_TOKEN_FILE", "/no/such/file"),
     ],
 )
 def test_bad_value_is_one_problem_with_cause_and_fix(name: str, value: str) -> None:
@@ -133,6 +143,19 @@ def test_bad_value_is_one_problem_with_cause_and_fix(name: str, value: str) -> N
     assert problem.startswith(name.removesuffix("CLIENT_ID"))
     assert problem.count(". ") >= 1
     assert problem.endswith(".")
+
+
+def test_a_bad_control_token_is_not_repeated() -> None:
+    """It may be a real one with a typing error."""
+    (problem,) = _problems({"IDP_CONTROL_TOKEN": "hush hush hush hush"})
+    assert "hush" not in problem
+
+
+def test_control_token_from_a_file(tmp_path: Path) -> None:
+    """Like every secret."""
+    path = tmp_path / "token"
+    path.write_text("0123456789abcdef\n")
+    assert load({"IDP_CONTROL_TOKEN_FILE": str(path)}).control_token == "0123456789abcdef"
 
 
 def test_all_problems_come_at_once() -> None:
@@ -181,7 +204,8 @@ def test_secret_given_twice_or_empty(tmp_path: Path) -> None:
 
 def test_secrets_are_masked_in_repr() -> None:
     """A settings object may end up in a log or a traceback."""
-    shown = repr(Settings(client_secret="hush-hush", service_client_secret="hush-too"))
+    secrets = ("client_secret", "service_client_secret", "control_token")
+    shown = repr(Settings(**dict.fromkeys(secrets, "hush-hush")))  # type: ignore[arg-type]
     assert "hush" not in shown
 
 

@@ -81,6 +81,20 @@ def test_login_hint_is_filled_in(browser: Browser) -> None:
     assert 'value="a&#34;b@example.com"' in page.text
 
 
+@pytest.mark.parametrize("name", ["lang", "ui_locales"])
+@pytest.mark.parametrize("value", ["en", "de", "pt-BR", "de en", "", "x" * 500, '"><b>', "é"])
+def test_language_is_accepted_and_carried(browser: Browser, name: str, value: str) -> None:
+    """From page to page and through the form; the pages are English and say so, whatever was asked for."""
+    location = browser.authorize(**{name: value}).location
+    page = browser.client.get(location, base_url=ORIGIN)
+    assert '<html lang="en">' in page.text
+    link = re.search(r'href="(/signup\?[^"]+)"', page.text)
+    assert link is not None
+    assert query_of(link[1].replace("&amp;", "&"))[name] == value
+    assert "<b>" not in page.text
+    assert "code" in query_of(browser.submit_login(**{name: value}).location)
+
+
 def test_session_gives_single_sign_on(browser: Browser) -> None:
     """A second request is answered without a page, with the same sign-in time."""
     first = browser.tokens()
@@ -164,7 +178,9 @@ def test_max_age_asks_again_when_the_sign_in_is_too_old(browser: Browser, clock:
     assert query_of(silent.location)["error"] == "login_required"
 
 
-@pytest.mark.parametrize("path", ["/login", "/signup", "/confirm"])
+@pytest.mark.parametrize(
+    "path", ["/login", "/signup", "/confirm", "/forgotPassword", "/confirmForgotPassword"]
+)
 @pytest.mark.parametrize("case", ["no token", "wrong token", "no cookie", "other origin", "null"])
 def test_forms_are_taken_from_our_pages_only(browser: Browser, path: str, case: str) -> None:
     """Sign-in CSRF: a post without this browser's token, or from another origin, is refused."""

@@ -25,7 +25,7 @@ from bff.dataplane import ASGIApp
 from bff.sealing import Keyring, new_key
 from bff.serving import Protocol
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import Codec, Meta, digest, new_sid
+from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
 from bff.settings import Settings, load
 from bff.tokens import TokenSet
@@ -214,7 +214,7 @@ class Stack:
         with self.store.client() as client:
             sessions = SessionStore(client, codec, lifetime, self.clock)
             held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + 300)
-            sessions.begin(digest(sid), Meta(now, now, "user"), held, data or {"claims": [], "hint": "x"})
+            sessions.begin(digest(sid), Meta(now, now, "user"), held, data or {WHO: {"claims": [], "hint": "x"}})
         return sid
 
     def sessions(self) -> list[bytes]:
