@@ -88,7 +88,7 @@ export function login({ returnUrl, prompt, loginHint, uiLocales, maxAge, acrValu
 
 /**
  * Ends the session, then leaves this page for the provider's sign-out.
- * @throws {BffError} where the session could not be ended: the user is still signed in
+ * @throws {BffError} where the session could not be ended (with `network_failure`: perhaps not)
  */
 export async function logout() {
   const response = await send("/bff/logout", { method: "POST" });

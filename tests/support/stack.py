@@ -214,7 +214,8 @@ class Stack:
         with self.store.client() as client:
             sessions = SessionStore(client, codec, lifetime, self.clock)
             held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + 300)
-            sessions.begin(digest(sid), Meta(now, now, "user"), held, data or {WHO: {"claims": [], "hint": "x"}})
+            known = data or {WHO: {"claims": [], "hint": "x"}}
+            sessions.begin(digest(sid), Meta(now, now, "user"), held, known)
         return sid
 
     def sessions(self) -> list[bytes]:
