@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bff import auth, pages, routes
 from bff.answers import error_answer
-from bff.attempts import Attempts
+from bff.attempts import Attempts, cookie_attributes
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
 from bff.guard import Guard, page_policy
@@ -27,6 +27,7 @@ from bff.provider.revocation import Revoker
 from bff.refresh import Refresher
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
+from bff.service_tokens import ServiceTokens
 from bff.sessions.connect import connect, connect_async
 from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
@@ -79,10 +80,12 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         provider=provider,
         sessions=sessions,
         attempts=Attempts(keyring, clock, prefix=attempt_prefix),
+        attempt_cookie=cookie_attributes(
+            secure=settings.secure, cross_site=settings.oidc_response_mode == "form_post"
+        ),
         keyring=keyring,
         clock=clock,
         issuer=settings.oidc_issuer,
-        secure=settings.secure,
         strict=settings.cookie_samesite == "Strict",
         sessions_per_user=settings.sessions_per_user,
         directory=Directory(store, store.index),
@@ -113,10 +116,15 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         cookie=sessions.cookie,
         reader=reader,
         refresher=refresher,
+        service_tokens=ServiceTokens(
+            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
+        ),
+        step_up=provider.step_up,
+        clock=clock,
         upstreams=Upstreams(),
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
-        redeeming=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
+        place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),

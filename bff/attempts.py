@@ -115,6 +115,10 @@ class Attempts:
         return [(name, values) for name, values in cookies.items() if name.startswith(self._prefix)]
 
 
-def cookie_attributes(*, secure: bool) -> dict[str, Any]:
-    """Lax, not Strict: the callback is a navigation that another site began."""
+def cookie_attributes(*, secure: bool, cross_site: bool = False) -> dict[str, Any]:
+    """Lax, not Strict: the callback is a navigation that another site began. `cross_site` is for form_post,
+    which another site posts: only None goes along with it, and browsers take None from Secure cookies alone
+    (over http from localhost, too)."""
+    if cross_site:
+        return {"httponly": True, "secure": True, "samesite": "None", "path": "/"}
     return {"httponly": True, "secure": secure, "samesite": "Lax", "path": "/"}

@@ -21,10 +21,11 @@ from flask import (
     session,
 )
 
-from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts, cookie_attributes
+from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts
 from bff.errors import (
     BadRequest,
     CSRFRequired,
+    LogoutTokenInvalid,
     PublicError,
     ResponseInvalid,
     SessionNotFound,
@@ -36,8 +37,11 @@ from bff.errors import (
 )
 from bff.guard import safe_return_url
 from bff.pages import page_headers
-from bff.provider.client import Provider, SignedIn, refusal
+from bff.provider.client import Provider
+from bff.provider.id_token import LEEWAY_SECONDS
 from bff.provider.revocation import Revoker
+from bff.provider.sign_in import SignedIn, refusal
+from bff.provider.sign_out import LogoutToken
 from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.browsers import readable
@@ -46,7 +50,7 @@ from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
 from bff.sessions.record import WHO, Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
 from bff.tokens import Clock
 
-PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "max_age", "acr_values")
+PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "lang", "max_age", "acr_values")
 SILENT = frozenset(
     {"login_required", "interaction_required", "consent_required", "account_selection_required"}
 )
@@ -85,7 +89,8 @@ class Auth:
     keyring: Keyring
     clock: Clock
     issuer: str
-    secure: bool
+    attempt_cookie: dict[str, Any]
+    """Attributes of the cookies of attempts."""
     strict: bool
     sessions_per_user: int
     """More than that end the oldest; 0 means no cap."""
@@ -99,6 +104,7 @@ class Auth:
         routes.route("/bff/callback", methods=["GET", "POST"], endpoint="callback")(self.callback)
         routes.get("/bff/user")(self.user)
         routes.route("/bff/logout", methods=["GET", "POST"], endpoint="logout")(self.logout)
+        routes.post("/bff/backchannel")(self.backchannel)
         routes.get("/bff/sessions")(self.own_sessions)
         routes.delete("/bff/sessions")(self.end_others)
         routes.delete("/bff/sessions/<name>")(self.end_one)
@@ -197,7 +203,8 @@ class Auth:
         """A sign-in that had begun before all sessions of its user were ended ends with them."""
         current = _current()
         try:
-            if not self.sessions.store.index.is_cut_off(record.meta.user, attempt.started_at):
+            names = [record.meta.user, *record.meta.provider_sids]
+            if not self.sessions.store.index.is_cut_off(names, attempt.started_at):
                 return
             self.sessions.end(current)
         except StoreUnavailable:  # whether it counts is not known: nobody gets its cookie
@@ -249,7 +256,7 @@ class Auth:
     def _keep_attempt(self, response: Response, attempt: Attempt) -> None:
         name, value = self.attempts.seal(attempt)
         left = max(1, int(attempt.expires_at - self.clock()))
-        response.set_cookie(name, value, max_age=left, **cookie_attributes(secure=self.secure))
+        response.set_cookie(name, value, max_age=left, **self.attempt_cookie)
 
     def _drop_later(self, attempt: Attempt) -> None:
         """Drop the attempt's cookie with the answer, whatever that will be."""
@@ -262,7 +269,7 @@ class Auth:
         after_this_request(drop)
 
     def _drop_cookie(self, response: Response, name: str) -> None:
-        response.delete_cookie(name, **cookie_attributes(secure=self.secure))
+        response.delete_cookie(name, **self.attempt_cookie)
 
     # -- the signed-in user -------------------------------------------------------------------------
 
@@ -271,10 +278,12 @@ class Auth:
         current = _current()
         record = current.signed_in()
         store = self.sessions.store
-        if request.args.get("slide") == "false":
-            ends_at = store.lifetime.ends_at(record, record.last_seen)
-        else:
-            ends_at = store.slide(record)
+        ends_at = store.lifetime.ends_at(record, record.last_seen)
+        if request.args.get("slide") != "false":
+            try:
+                ends_at = store.slide(record)
+            except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
+                log.warning("slide_failed", reason=error.reason)
         claims = list(record.who["claims"])
         claims.append(_claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
         claims.append(_claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
@@ -358,7 +367,37 @@ class Auth:
         if ended is not None:
             self.revoker.soon(ended.tokens)
             log.info("signed_out", user=ended.meta.user[:16])
-        return self.provider.sign_out_url(hint) if signed_in else "/"
+        return self.provider.sign_out_url(hint, held.tokens if held else None) if signed_in else "/"
+
+    def backchannel(self) -> Response:
+        """The provider's own call (Back-Channel Logout 1.0 §2.5 to 2.8): by `sid` one session, by `sub` all
+        of the user's. One that has ended already is a success."""
+        given = request.form.getlist("logout_token")
+        if len(given) != 1:
+            raise LogoutTokenInvalid(reason="there is not exactly one logout_token")
+        try:
+            token = self.provider.read_logout_token(given[0])
+            self._end_at_providers_wish(token)
+        except Unavailable as error:  # 400, so that the provider tries again, and the same token works
+            raise LogoutTokenInvalid(reason=f"not now: {error.reason}") from None
+        return Response(status=200)
+
+    def _end_at_providers_wish(self, token: LogoutToken) -> None:
+        store = self.sessions.store
+        jti = f"logout {_sha256(token.jti)}"
+        if store.claimed(jti):
+            raise LogoutTokenInvalid(reason="the logout token was used before")
+        if token.sid is not None:
+            names = self.keyring.fingerprints("provider sid", f"{self.issuer} {token.sid}".encode())
+            user = user_hash(self.issuer, token.subject) if token.subject else None
+            ended = self.directory.end_provider_session(names, user)
+        else:
+            ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
+        # After the deletion only: had that failed, the same token would have to work once more.
+        store.claim_once(jti, max(1, int(token.expires_at - self.clock()) + LEEWAY_SECONDS))
+        for each in ended:
+            self.revoker.later(each.tokens)
+        log.info("signed_out_by_provider", count=len(ended))
 
     def _see_other(self, url: str) -> Response:
         response = make_response(redirect(url, 303))

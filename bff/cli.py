@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -158,6 +159,26 @@ def new() -> None:
     from bff.sealing import new_key
 
     click.echo(new_key())
+
+
+@keys.command()
+@_version
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def public(file: Path) -> None:
+    """Print the public JWKS of a client key, to register at the provider.
+
+    FILE is what BFF_OIDC_CLIENT_KEY_FILE names: a PEM or JWK with the private key.
+    """
+    from bff.client_key import load_client_key, public_jwks
+
+    try:
+        click.echo(json.dumps(public_jwks(load_client_key(file)), indent=2))
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}", (), EXIT_FAILED
+        )
+    except ValueError as error:
+        _fail(f"{file} {error}", (), EXIT_FAILED)
 
 
 @main.group()

@@ -22,8 +22,10 @@ from bff.errors import (
     NotSignedIn,
     ProviderUnavailable,
     PublicError,
+    ReauthenticationRequired,
     RouteNotFound,
     SessionExpired,
+    StoreUnavailable,
 )
 from bff.guard import Guard
 from bff.headers import response_headers, upstream_headers
@@ -31,10 +33,11 @@ from bff.paths import canonical, check_query
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
+from bff.service_tokens import ServiceTokens
 from bff.sessions.record import SessionRecord, digest, well_formed
 from bff.sessions.store import SessionReader
 from bff.site import Site, is_navigation
-from bff.tokens import LoginRequired, TryLater
+from bff.tokens import Clock, LoginRequired, TryLater
 from bff.upstream import Response, Upstreams
 
 Scope = MutableMapping[str, Any]
@@ -48,8 +51,21 @@ CONNECTION = "bff.connection"
 
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
-CALLBACK = "/bff/callback"
-PATIENCE = {"/bff/login": None, CALLBACK: None, "/bff/logout": 1.5, "/health/ready": 0.0}
+LIVE = "/health/live"
+_ALIVE = Answer(
+    200,
+    [(b"content-type", b"application/json"), (b"content-length", b"15"), (b"cache-control", b"no-store")],
+    b'{"status":"ok"}',
+)
+ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
+"""These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
+PATIENCE = {
+    "/bff/login": None,
+    "/bff/callback": None,
+    "/bff/backchannel": None,
+    "/bff/logout": 1.5,
+    "/health/ready": 0.0,
+}
 """How long, in seconds, these addresses wait for a provider that is not known yet (None: until it is, or is
 not to be had). A sign-out ends the session here in any case, and a probe wants to know at once."""
 
@@ -73,19 +89,23 @@ class DataPlane:
         cookie: str,
         reader: SessionReader,
         refresher: Refresher,
+        service_tokens: ServiceTokens,
+        step_up: Callable[[int], str],
+        clock: Clock,
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
-        redeeming: Callable[[], AbstractAsyncContextManager[None]],
+        place: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
         release: Callable[[], None],
     ) -> None:
-        """`control` is the control plane. `provider_ready` waits until the provider is known, is not to be
-        had, or so many seconds are over, and holds no thread for it. `redeeming` gives a callback its place
-        among the few that may hold a thread for the provider. `release` ends at shutdown what the control
-        plane has under way and holds open."""
+        """`step_up` gives the parameter of `/bff/login` that brings about a sign-in not older than so many
+        seconds. `control` is the control plane. `provider_ready` waits until the provider is known, is not
+        to be had, or so many seconds are over, and holds no thread for it. `place` gives a request that asks
+        the provider something its place among the few that may hold a thread meanwhile. `release` ends at
+        shutdown what the control plane has under way and holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
         self._guard = guard
@@ -94,10 +114,13 @@ class DataPlane:
         self._cookie = cookie
         self._reader = reader
         self._refresher = refresher
+        self._service_tokens = service_tokens
+        self._step_up = step_up
+        self._clock = clock
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
-        self._redeeming = redeeming
+        self._place = place
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
@@ -127,6 +150,8 @@ class DataPlane:
                 self._check_length(head, self._max_body_bytes)
                 with _cancelled_with(scope.get(CONNECTION)):
                     await self._proxy(entry, path, head, receive, exchange)
+            elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
+                await exchange.answer(_ALIVE)
             elif not (entry.site and await self._from_site(entry, path, head, scope, receive, exchange)):
                 self._check_length(head, MAX_CONTROL_BODY_BYTES)
                 await self._to_control(entry, path, head, scope, receive, exchange)
@@ -159,7 +184,7 @@ class DataPlane:
     async def _proxy(
         self, route: Route, path: str, head: RequestHead, receive: Receive, exchange: _Exchange
     ) -> None:
-        token = None if route.anonymous else await self._access_token(head, route)
+        token = await self._token(head, route)
         origin = self._upstreams.origin(route.upstream)
         target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
         headers = upstream_headers(
@@ -175,11 +200,24 @@ class DataPlane:
         )
         await _relay(response, route, exchange)
 
-    async def _access_token(self, head: RequestHead, route: Route) -> str | None:
-        """A usable token of the session; None where the route sends none. Raises SignInNeeded and others."""
-        record = await self._session(head)
-        if not route.user_token:
-            return None
+    async def _token(self, head: RequestHead, route: Route) -> str | None:
+        """The token that the route sends; None where it sends none. Raises SignInNeeded and others."""
+        client = route.token == "client"
+        if route.token == "user_or_client" and head.cookie(self._cookie) is None:
+            client = True
+        elif not route.anonymous:
+            record = await self._session(head)
+            self._check_age(record, route)
+            if not client and route.token != "none":
+                return await self._user_token(record)
+        return await self._service_tokens.token(route.scope, route.resource) if client else None
+
+    def _check_age(self, record: SessionRecord, route: Route) -> None:
+        if route.max_age is not None and self._clock() - record.meta.auth_time > route.max_age:
+            raise ReauthenticationRequired(self._step_up(int(route.max_age)))
+
+    async def _user_token(self, record: SessionRecord) -> str:
+        """A usable token of the session."""
         outcome = await self._refresher.usable(record)
         if isinstance(outcome, LoginRequired):
             raise SessionExpired
@@ -197,7 +235,10 @@ class DataPlane:
         record = await self._reader.load(digest(value)) if well_formed(value) else None
         if record is None:
             raise SessionExpired
-        await self._reader.slide_if_due(record)
+        try:
+            await self._reader.slide_if_due(record)
+        except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
+            log.warning("slide_failed", reason=error.reason)
         return record
 
     # -- a single-page app --------------------------------------------------------------------------
@@ -252,7 +293,7 @@ class DataPlane:
             "scheme": self._origin[0].decode(),
             Admitted.KEY: admitted,
         }
-        async with self._redeeming() if path == CALLBACK else nullcontext():
+        async with self._place() if path in ASK_PROVIDER else nullcontext():
             await self._control(inner, _replay(body), exchange.send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -305,7 +346,8 @@ class _Exchange:
         await self._send(message)
 
     async def answer(self, answer: Answer) -> None:
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        headers = list(answer.headers)
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 

@@ -12,7 +12,8 @@
     ├── RateLimited            429  rate_limited            Retry-After
     ├── SignInNeeded           401                          login_url
     │   ├── NotSignedIn             not_signed_in           no session cookie came
-    │   └── SessionExpired          session_expired         one came that opens nothing any more
+    │   ├── SessionExpired          session_expired         one came that opens nothing any more
+    │   └── ReauthenticationRequired  reauthentication_required  the sign-in is too long ago
     ├── SignInFailed           400  see its subclasses      always a page
     ├── UpstreamUnreachable    502  upstream_unreachable
     ├── UpstreamTimeout        504  upstream_timeout
@@ -209,6 +210,28 @@ class IDTokenInvalid(SignInFailed):
     """The ID token failed a check of OpenID Connect Core §3.1.3.7."""
 
     code = "id_token_invalid"
+
+
+class LogoutTokenInvalid(BadRequest):
+    """A logout token that fails a check; the log says which (Back-Channel Logout 1.0 §2.8)."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__("The logout token is not acceptable.", reason=reason)
+
+
+class ReauthenticationRequired(SignInNeeded):
+    """A route wants a more recent sign-in (RFC 9470)."""
+
+    code = "reauthentication_required"
+
+    def __init__(self, parameter: str) -> None:
+        """`parameter` is for `/bff/login`, as in `max_age=300`."""
+        super().__init__("This needs a more recent sign-in.")
+        self._parameter = parameter
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"login_url": f"{self.login_url}?{self._parameter}"}
 
 
 class UpstreamUnreachable(PublicError):

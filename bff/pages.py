@@ -90,10 +90,6 @@ def blueprint(
         origin = sign_out_origin()
         return page_headers(Response(html), form_action=f"'self' {origin}" if origin else "'self'")
 
-    @pages.get("/health/live")
-    def live() -> Response:
-        return _no_store(jsonify(status="ok"))
-
     @pages.get("/health/ready")
     def ready() -> Response:
         try:

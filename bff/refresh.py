@@ -22,7 +22,7 @@ import structlog
 
 from bff.errors import StoreUnavailable
 from bff.outage import Outage
-from bff.provider.client import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.provider.renewal import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
 from bff.sessions.record import SessionRecord, user_hash
 from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh

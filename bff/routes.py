@@ -17,11 +17,16 @@ class Route:
     path: str
     upstream: str
     methods: tuple[str, ...]
-    user_token: bool
+    token: str
+    """Whose token is sent: "user", "client", "user_or_client" or "none"."""
     proof: Proof
     timeout: float
     response_headers: frozenset[bytes]
     anonymous: bool
+    scope: str | None = None
+    resource: str | None = None
+    max_age: float | None = None
+    """How long ago the person may have signed in, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ ENDPOINTS = (
     Endpoint("/bff/callback", ("GET", "POST"), page=True),
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
     Endpoint("/bff/logout", ("GET", "POST"), Proof.FORM, page=True, session=True),
+    Endpoint("/bff/backchannel", ("POST",)),
     Endpoint("/bff/sessions", ("GET", "DELETE"), Proof.HEADER, session=True),
     Endpoint("/bff/sessions", ("DELETE",), Proof.HEADER, session=True, item=True),
 )
@@ -125,9 +131,12 @@ def _route(route: RouteSettings, settings: Settings) -> Route:
         path=route.path,
         upstream=route.upstream,
         methods=route.methods,
-        user_token=route.token == "user",
+        token=route.token,
         proof=Proof(route.csrf),
         timeout=route.timeout_seconds or settings.upstream_timeout_seconds,
         response_headers=frozenset(name.lower().encode() for name in route.response_headers),
         anonymous=route.anonymous,
+        scope=route.scope,
+        resource=route.resource,
+        max_age=route.max_age,
     )

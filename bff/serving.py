@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import re
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +233,12 @@ class Worker(UvicornWorker):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [], True
             logger.setLevel(logging.WARNING)
+
+    async def callback_notify(self) -> None:
+        """Now and then: end with the arbiter, or a restarted one would find the address in use."""
+        if os.getppid() != self.ppid:
+            signal.raise_signal(signal.SIGTERM)
+        await super().callback_notify()
 
 
 class _PlainLogger(Logger):

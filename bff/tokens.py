@@ -24,6 +24,8 @@ class TokenSet(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     refresh_expires_at: float | None = None
     id_token: str | None = None
     scope: str = ""
+    nonce: bytes | None = None
+    """A hash of the sign-in's nonce."""
 
     def __repr__(self) -> str:
         refresh = "with" if self.refresh_token else "without"

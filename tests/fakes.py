@@ -13,7 +13,7 @@ import fakeredis
 import redis
 import redis.asyncio
 
-from bff.provider.client import Refreshed, RefreshResult, SameUser
+from bff.provider.renewal import Refreshed, RefreshResult, SameUser
 from bff.request import RequestHead
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime

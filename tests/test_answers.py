@@ -14,7 +14,7 @@ from bff.request import RequestHead
 from bff.routes import ENDPOINTS, Endpoint, Route
 from tests.fakes import head
 
-ROUTE = Route("/weather", "http://api", ("GET",), True, Proof.HEADER, 30, frozenset(), False)
+ROUTE = Route("/weather", "http://api", ("GET",), "user", Proof.HEADER, 30, frozenset(), False)
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 

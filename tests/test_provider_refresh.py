@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bff.provider.client import (
+from bff.provider.client import Provider
+from bff.provider.renewal import (
     GrantEnded,
-    Provider,
     Refreshed,
     RefreshFailed,
     RefreshResult,

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from bff.errors import StoreUnavailable
 from bff.outage import Outage
-from bff.provider.client import GrantEnded, Refreshed, RefreshFailed, Unrenewable
+from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, Unrenewable
 from bff.refresh import Refresher
 from bff.sessions.record import SessionRecord, digest
 from bff.sessions.store import Lease, Saved, SessionStore

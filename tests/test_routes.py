@@ -14,7 +14,7 @@ from tests.fakes import KEY
 
 def route(path: str) -> Route:
     """A route with that path."""
-    return Route(path, "http://api", ("GET",), True, Proof.HEADER, 30, frozenset(), False)
+    return Route(path, "http://api", ("GET",), "user", Proof.HEADER, 30, frozenset(), False)
 
 
 TABLE = RouteTable([route("/weather"), route("/weather/admin"), route("/api/v1"), route("/a")])
@@ -112,7 +112,7 @@ def test_the_built_in_route() -> None:
         path="/weather",
         upstream="http://api:5001",
         methods=("GET", "HEAD"),
-        user_token=True,
+        token="user",
         proof=Proof.HEADER,
         timeout=7,
         response_headers=frozenset(),
@@ -135,7 +135,7 @@ def test_a_route_of_the_file() -> None:
         path="/files",
         upstream="http://up",
         methods=("GET", "DELETE"),
-        user_token=False,
+        token="none",
         proof=Proof.FETCH_METADATA,
         timeout=3,
         response_headers=frozenset({b"x-file-id"}),

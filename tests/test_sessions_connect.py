@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring
 from bff.sessions.connect import connect, connect_async
-from bff.sessions.errors import store_errors
+from bff.sessions.errors import StoreErrors, store_errors
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
 from bff.sessions.store import SessionReader, SessionStore
@@ -116,3 +118,18 @@ def test_both_clients_reach_a_real_redis(redis_url: str) -> None:
             await other.aclose()
 
     assert asyncio.run(ask()) == b"\xff"
+
+
+def test_a_store_that_hangs_takes_one_thread() -> None:
+    """After a time-out one call at a time finds out whether Redis answers again; the others fail at once."""
+    errors = StoreErrors()
+    with pytest.raises(StoreUnavailable), errors():
+        raise RedisTimeoutError
+    with errors(), pytest.raises(StoreUnavailable, match="finding out"), errors():
+        raise AssertionError("never reached")
+    with errors(), errors():  # it answered: all go on
+        pass
+    with pytest.raises(StoreUnavailable), errors():
+        raise RedisConnectionError
+    with errors(), errors():  # a refused connection is told at once and holds no thread
+        pass

@@ -39,6 +39,12 @@ def toml(tmp_path: Path) -> TOMLFile:
     return write
 
 
+def secret_of(settings: Settings) -> str:
+    """The client's secret."""
+    assert settings.oidc_client_secret is not None
+    return settings.oidc_client_secret.get_secret_value()
+
+
 def problems(environ: dict[str, str]) -> list[str]:
     """What is wrong with a configuration; nothing where it loads."""
     try:
@@ -149,6 +155,12 @@ BAD = [
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0/1"),
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0?socket_timeout=abc"),
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0?foo=bar"),
+    ("BFF_OIDC_CLIENT_KEY_FILE", "/nowhere"),
+    ("BFF_OIDC_CLIENT_KEY_FILE", __file__),
+    ("BFF_SERVICE_CLIENT_ID", ""),
+    ("BFF_SERVICE_CLIENT_SECRET", "s3cr3t-without-an-id"),
+    ("BFF_OIDC_RESPONSE_MODE", "fragment"),
+    ("BFF_OIDC_ID_TOKEN_HINT", "yes"),
     ("BFF_STATIC_DIR", "/nowhere"),
     ("BFF_STATIC_DIR", "/"),
     ("BFF_STATIC_DIR", __file__),
@@ -324,7 +336,7 @@ def test_only_one_newline_is_taken_off_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text(" x \n\n")
     settings = load(without("BFF_OIDC_CLIENT_SECRET") | {"BFF_OIDC_CLIENT_SECRET_FILE": str(path)})
-    assert settings.oidc_client_secret.get_secret_value() == " x \n"
+    assert secret_of(settings) == " x \n"
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -382,7 +394,7 @@ def test_the_environment_wins_over_files_and_secret_files_over_toml(toml: TOMLFi
     )
     assert settings.workers == 5
     assert settings.bind == "0.0.0.0:1"
-    assert settings.oidc_client_secret.get_secret_value() == "from-the-secret-file"
+    assert secret_of(settings) == "from-the-secret-file"
 
 
 def test_a_secret_file_named_in_the_file(toml: TOMLFile, tmp_path: Path) -> None:
@@ -393,12 +405,12 @@ def test_a_secret_file_named_in_the_file(toml: TOMLFile, tmp_path: Path) -> None
     whole = WHOLE.replace(
         'oidc_client_secret = "s3cr3t-of-the-client"', f"oidc_client_secret_file = '{path}'"
     )
-    assert load(toml(whole)).oidc_client_secret.get_secret_value() == "from-the-file"
+    assert secret_of(load(toml(whole))) == "from-the-file"
     for name, value, won in [
         ("BFF_OIDC_CLIENT_SECRET", "direct", "direct"),
         ("BFF_OIDC_CLIENT_SECRET_FILE", str(other), "from-the-other"),
     ]:
-        assert load(toml(whole) | {name: value}).oidc_client_secret.get_secret_value() == won
+        assert secret_of(load(toml(whole) | {name: value})) == won
     both = WHOLE + f"oidc_client_secret_file = '{path}'"
     (problem,) = problems(toml(both))
     assert problem == "BFF_OIDC_CLIENT_SECRET and BFF_OIDC_CLIENT_SECRET_FILE are both set; keep one"

@@ -98,18 +98,37 @@ def check_claims(
 
     `nonce` is the attempt's; None (a refreshed token, §12.2) leaves that rule to the caller.
     """
-    if claims.get("iss") != issuer:
-        raise Invalid("iss is another issuer")
+    check_for_us(claims, issuer=issuer, client_id=client_id, now=now)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= 255:
         raise Invalid("sub is missing")
-    _check_audience(claims, client_id)
-    _check_times(claims, now)
     if claims.get("token_use", "id") != "id":  # Cognito's mark: an access token is no ID token
         raise Invalid("token_use is not id")
     if nonce is not None and not _equal(claims.get("nonce"), nonce):
         raise Invalid("nonce is not this attempt's")
     return Identity(subject, claims)
+
+
+def check_for_us(claims: dict[str, Any], *, issuer: str, client_id: str, now: float) -> None:
+    """What every token of the provider for this client must say: issuer, audience, times. Raises Invalid."""
+    if claims.get("iss") != issuer:
+        raise Invalid("iss is another issuer")
+    _check_audience(claims, client_id)
+    _check_times(claims, now)
+
+
+def check_same_nonce(claims: dict[str, Any], known: bytes | None) -> None:
+    """The nonce of a refreshed ID token, where it has one, is the sign-in's (§12.2). Raises Invalid."""
+    if "nonce" not in claims or known is None:
+        return
+    nonce = claims["nonce"]
+    if not isinstance(nonce, str) or not hmac.compare_digest(nonce_hash(nonce), known):
+        raise Invalid("nonce is another sign-in's")
+
+
+def nonce_hash(nonce: str) -> bytes:
+    """What is kept of a nonce, to know it again in a refreshed ID token."""
+    return hashlib.sha256(nonce.encode()).digest()[:8]
 
 
 def check_age(claims: dict[str, Any], max_age: int | None, now: float) -> None:
@@ -166,11 +185,15 @@ def _choose(keys: Iterable[dict[str, Any]], kid: object, algorithm: str) -> dict
 
 def _check_audience(claims: dict[str, Any], client_id: str) -> None:
     """We and nobody else: another audience is one we have no reason to trust (§3.1.3.7, 3 to 5)."""
-    audience = claims.get("aud")
-    if audience not in (client_id, [client_id]):
+    if not is_for(claims, client_id):
         raise Invalid("aud is not this client alone")
     if claims.get("azp", client_id) != client_id:
         raise Invalid("azp is another client")
+
+
+def is_for(claims: dict[str, Any], client_id: str) -> bool:
+    """Whether `aud` names this client alone."""
+    return claims.get("aud") in (client_id, [client_id])
 
 
 def _check_times(claims: dict[str, Any], now: float) -> None:

@@ -51,7 +51,7 @@ def _unreadable(text: str, *, granted: bool) -> ValueError:
     return UnusableAnswer(text) if granted else ValueError(text)
 
 
-def token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet:
+def token_set(answer: Mapping[str, Any], asked_at: float, *, keep_id_token: bool = False) -> TokenSet:
     """The tokens of an answer, aged from before it was asked for. Raises UnusableAnswer."""
     access_token, kind = _text(answer.get("access_token")), answer.get("token_type")
     if access_token is None or not isinstance(kind, str) or kind.lower() != "bearer":
@@ -66,6 +66,7 @@ def token_set(answer: Mapping[str, Any], asked_at: float) -> TokenSet:
         refresh_token=_text(answer.get("refresh_token")),
         refresh_expires_at=None if never else asked_at + (refresh_lifetime or 0.0),
         scope=_text(answer.get("scope")) or "",
+        id_token=_text(answer.get("id_token")) if keep_id_token else None,
     )
 
 

@@ -72,6 +72,27 @@ class Directory:
         self._index.cut_off(user, CUT_OFF_SECONDS)
         return self._end_all(self._index.of(user))
 
+    def end_provider_session(self, names: list[str], user: str | None) -> list[SessionRecord]:
+        """End the sessions that began under a `sid` of the provider, by its keyed hashes (one for each key of
+        ours), and sign-ins under way there.
+
+        Where a `user` is named, only theirs; and those of theirs of which no `sid` is known, which may be
+        the one that is meant.
+        """
+        found = []
+        for name in names:
+            self._index.cut_off(name, CUT_OFF_SECONDS)
+            found += self._index.of(name)
+        for session in self._index.of(user) if user is not None else ():
+            meta = self._store.peek(session)
+            if meta is not None and not meta.provider_sids:
+                found.append(session)
+        return self._end_all(session for session in dict.fromkeys(found) if self._is_of(session, user))
+
+    def _is_of(self, session: str, user: str | None) -> bool:
+        meta = self._store.peek(session)
+        return meta is not None and user in (None, meta.user)
+
     def end_everybody(self) -> Iterator[SessionRecord]:
         """End all sessions, and every sign-in under way."""
         self._index.cut_off(EVERYBODY, CUT_OFF_SECONDS)

@@ -5,15 +5,17 @@ is looked up when it is read. The cut-off makes "end all sessions" final: a sign
 ends itself when it finds the cut-off, which it looks for after its session has been written. Either it finds
 it, or whoever set it finds the session.
 
-A user is `user_hash`; index and cut-off of one user lie in one slot of a Cluster, each in a key of its own.
+A user is `user_hash`; a session of the provider is a keyed hash of its `sid`, and has an index and a cut-off
+in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from bff.sessions.errors import store_errors
+from bff.sessions.errors import StoreErrors
 from bff.tokens import Clock
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ return 1
 class UserIndex:
     """For threads. Every method may raise StoreUnavailable."""
 
-    def __init__(self, client: redis.Redis, prefix: str, clock: Clock) -> None:
+    def __init__(self, client: redis.Redis, prefix: str, clock: Clock, errors: StoreErrors) -> None:
         """`prefix` begins every key in Redis."""
+        self._errors = errors
         self._client = client
         self._prefix = prefix
         self._clock = clock
@@ -49,19 +52,19 @@ class UserIndex:
 
     def add(self, user: str, session: str, ends_at: float) -> None:
         """Note that the user has this session (a digest), for as long as it can live."""
-        with store_errors():
+        with self._errors():
             # Whole seconds: Redis keeps them in a third of the room.
             self._add(keys=[self._key(user)], args=[session, math.ceil(ends_at), repr(self._clock())])
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""
         if sessions:
-            with store_errors():
+            with self._errors():
                 self._client.zrem(self._key(user), *sessions)
 
     def of(self, user: str) -> list[str]:
         """Digests of sessions that the user may have; each must be looked up."""
-        with store_errors():
+        with self._errors():
             now = repr(self._clock())
             found = cast("list[bytes]", self._client.zrangebyscore(self._key(user), now, "+inf"))
         return [name.decode() for name in found]
@@ -69,23 +72,22 @@ class UserIndex:
     def cut_off(self, user: str, seconds: int) -> None:
         """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
         many seconds, which must be longer than a sign-in can take."""
-        with store_errors():
+        with self._errors():
             self._cut_off(keys=[self._key(user) + ":cutoff"], args=[seconds])
 
-    def is_cut_off(self, user: str, began_at: float) -> bool:
-        """Whether a sign-in that began then, by our clock, is too old to count.
+    def is_cut_off(self, names: Iterable[str], began_at: float) -> bool:
+        """Whether a sign-in that began then, by our clock, is too old to count for one of these.
 
         The cut-off is Redis's time, the same for all machines; what our clock differs by is taken out.
         """
-        with store_errors():
-            ours = self._client.get(self._key(user) + ":cutoff")
-            all_users = self._client.get(self._key(EVERYBODY) + ":cutoff")
-            if ours is None and all_users is None:
+        with self._errors():
+            found = [self._client.get(self._key(name) + ":cutoff") for name in (*names, EVERYBODY)]
+            set_at = [int(cast("bytes", value)) for value in found if value is not None]
+            if not set_at:
                 return False
             seconds, microseconds = self._client.time()
         ahead = seconds + microseconds / 1e6 - self._clock()
-        newest = max(int(cast("bytes", value)) for value in (ours, all_users) if value is not None)
-        return (began_at + ahead) * 1000 <= newest
+        return (began_at + ahead) * 1000 <= max(set_at)
 
     def _key(self, user: str) -> str:
         return f"{self._prefix}{{user:{user}}}"

@@ -28,6 +28,7 @@ class PackedTokens(msgspec.Struct, frozen=True, array_like=True):
     refresh_expires_at: float | None
     id_token: Packed
     scope: str
+    nonce: bytes | None = None
 
 
 def pack_tokens(tokens: TokenSet) -> PackedTokens:
@@ -40,6 +41,7 @@ def pack_tokens(tokens: TokenSet) -> PackedTokens:
         tokens.refresh_expires_at,
         pack(tokens.id_token),
         tokens.scope,
+        tokens.nonce,
     )
 
 
@@ -56,6 +58,7 @@ def unpack_tokens(packed: PackedTokens) -> TokenSet:
         refresh_expires_at=packed.refresh_expires_at,
         id_token=unpack(packed.id_token),
         scope=packed.scope,
+        nonce=packed.nonce,
     )
 
 

@@ -132,10 +132,10 @@ class Codec:
         name = self.session(key.decode("utf-8", "replace"))
         return name if _DIGEST.match(name) and self.key(name).encode() == key else None
 
-    def user(self, fields: Mapping[bytes, bytes]) -> str | None:
+    def meta(self, fields: Mapping[bytes, bytes]) -> Meta | None:
         """Whose session a hash is, even if its seals do not open."""
         try:
-            return self._meta.decode(fields[b"m"]).user
+            return self._meta.decode(fields[b"m"])
         except (KeyError, msgspec.DecodeError):
             return None
 

@@ -13,12 +13,12 @@ import enum
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from bff.errors import StoreUnavailable
-from bff.sessions.errors import store_errors
+from bff.sessions.errors import StoreErrors, store_errors
 from bff.sessions.index import UserIndex
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import DATA, Codec, Meta, SessionRecord
@@ -155,7 +155,8 @@ class SessionStore:
         self.codec = codec
         self.lifetime = lifetime
         self.clock = clock
-        self.index = UserIndex(client, codec.prefix, clock)
+        self._errors = StoreErrors()
+        self.index = UserIndex(client, codec.prefix, clock, self._errors)
         self._save_tokens = client.register_script(_SAVE_TOKENS)
         self._save_data = client.register_script(_SAVE_DATA)
         self._slide = client.register_script(SLIDE)
@@ -174,8 +175,9 @@ class SessionStore:
         for name, value in data.items():
             field = DATA + name.encode()
             fields[field] = self.codec.seal_data(key, field, head, value)
-        self.index.add(meta.user, session, self.lifetime.longest_end(record))
-        with store_errors():
+        for name in (meta.user, *meta.provider_sids):
+            self.index.add(name, session, self.lifetime.longest_end(record))
+        with self._errors():
             pipeline = self._client.pipeline(transaction=True)
             pipeline.delete(key)
             pipeline.hset(key, mapping=fields)  # type: ignore[arg-type]
@@ -186,15 +188,21 @@ class SessionStore:
     def load(self, session: str) -> SessionRecord | None:
         """The live session of that digest with all its data; None if it has ended."""
         key = self.codec.key(session)
-        with store_errors():
+        with self._errors():
             fields: dict[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
         return self._live(key, fields)
+
+    def peek(self, session: str) -> Meta | None:
+        """Whose session that is, even if its seals do not open."""
+        with self._errors():
+            head = cast("bytes | None", self._client.hget(self.codec.key(session), "m"))
+        return None if head is None else self.codec.meta({b"m": head})
 
     def slide(self, record: SessionRecord) -> float:
         """Extend the idle time from now; the new end, in seconds since the epoch."""
         now = self.clock()
         end = self.lifetime.ends_at(record, now)
-        with store_errors():
+        with self._errors():
             self._slide(keys=[record.key], args=[repr(now), _milliseconds(end)])
         return end
 
@@ -207,7 +215,7 @@ class SessionStore:
                 field,
                 b"" if value is None else self.codec.seal_data(record.key, field, record.head, value),
             ]
-        with store_errors():
+        with self._errors():
             return bool(self._save_data(keys=[record.key], args=args))
 
     def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
@@ -215,58 +223,64 @@ class SessionStore:
         sealed = self.codec.seal_tokens(record.key, record.head, tokens)
         end = self.lifetime.absolute_end(msgspec.structs.replace(record, tokens=tokens))
         args: list[str | int | bytes] = [record.generation, sealed, repr(self.lifetime.idle), repr(end)]
-        with store_errors():
+        with self._errors():
             return Saved(self._save_tokens(keys=[record.key], args=args))
 
     def end(self, session: str) -> SessionRecord | None:
         """Delete a session, whatever state it is in; what it held, if that opens, for revocation."""
         key = self.codec.key(session)
-        with store_errors():
+        with self._errors():
             flat: list[bytes] = self._end(keys=_pair(key))
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        if (user := self.codec.user(fields)) is not None:
-            self._forget(user, session)
+        if (meta := self.codec.meta(fields)) is not None:
+            self._forget(meta, session)
         try:
             return self.codec.read(key, fields)
         except StoreUnavailable:  # sealed under a missing key: signing out works even then
             return None
 
-    def _forget(self, user: str, session: str) -> None:
+    def _forget(self, meta: Meta, session: str) -> None:
         with suppress(StoreUnavailable):  # the session has ended; the index finds out when it is read
-            self.index.remove(user, session)
+            for name in (meta.user, *meta.provider_sids):
+                self.index.remove(name, session)
 
     def end_if_current(self, record: SessionRecord) -> bool:
         """Delete a session unless its tokens have been replaced since `record` was read."""
-        with store_errors():
+        with self._errors():
             ended = bool(self._end_if(keys=_pair(record.key), args=[record.generation]))
         if ended:
-            self._forget(record.meta.user, self.codec.session(record.key))
+            self._forget(record.meta, self.codec.session(record.key))
         return ended
 
     def names(self) -> Iterator[str]:
         """The digests of all sessions, by SCAN: all that were there from its beginning to its end."""
-        with store_errors():
+        with self._errors():
             for key in self._client.scan_iter(self.codec.pattern, count=500):
                 if (name := self.codec.name(key)) is not None:
                     yield name
 
     def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
         """Ask for the sole right to refresh this generation of tokens, for so long; `renew` keeps it."""
-        with store_errors():
+        with self._errors():
             moment = _milliseconds(ANSWERED_SECONDS)
             args: list[str | int] = [record.generation, owner, _milliseconds(seconds), moment]
             return Lease(self._lease(keys=_pair(record.key), args=args))
 
     def release(self, record: SessionRecord, owner: str, pause: float = 0) -> None:
         """Give the right back, if it is still the owner's; nobody gets it for `pause` seconds."""
-        with store_errors():
+        with self._errors():
             self._release(keys=_pair(record.key), args=[owner, _milliseconds(pause)])
 
     def claim_once(self, name: str, seconds: int) -> bool:
         """True for the first caller with that name within `seconds`, over all processes."""
-        with store_errors():
+        with self._errors():
             claim = secrets.token_bytes(16)  # told from another's where the client had to send it twice
             return bool(self._claim(keys=[self.codec.key(name)], args=[claim, seconds]))
+
+    def claimed(self, name: str) -> bool:
+        """Whether somebody has that name."""
+        with self._errors():
+            return bool(self._client.exists(self.codec.key(name)))
 
     def overtake(self, session: str, browsers: Collection[str], seconds: int) -> set[str]:
         """Put a new session last in the line of each of those `browsers`, kept for so many seconds; those
@@ -276,14 +290,14 @@ class SessionStore:
         is the later, for both. Asked again, it says the same.
         """
         keys = [self.codec.key("overlaps") + f":{browser}" for browser in browsers]
-        with store_errors():
+        with self._errors():
             earlier: list[bytes] = self._overtake(keys=keys, args=[session, seconds])
         return {name.decode() for name in earlier}
 
     def ping(self) -> None:
         """Raises StoreUnavailable unless Redis takes a write and gives it back."""
         key, value = self.codec.key("ready"), secrets.token_bytes(8)
-        with store_errors():
+        with self._errors():
             self._client.set(key, value, ex=60)
             self._client.get(key)
 

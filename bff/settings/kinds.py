@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretBytes, SecretStr
 
+from bff.client_key import load_client_key
 from bff.sealing import parse_key
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -118,6 +119,16 @@ def _folder(value: Path) -> Path:
     return value.resolve()
 
 
+def _client_key_file(value: Path) -> Path:
+    try:
+        load_client_key(value)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    return value.resolve()
+
+
 def _filled(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable():
         raise ValueError("must be printable ASCII text and not empty")
@@ -131,6 +142,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 BaseURL = Annotated[str, AfterValidator(_base_url)]
 Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyond all bounds
 Names = Annotated[tuple[Text, ...], split(",")]
+ClientKeyFile = Annotated[Path, AfterValidator(_client_key_file)]
 Folder = Annotated[Path, AfterValidator(_folder)]
 Network = Annotated[IPNetwork, PlainValidator(_network)]
 SecretKeys = Annotated[tuple[SecretStr, ...], split(","), Field(min_length=1), AfterValidator(_secret_keys)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
@@ -12,6 +13,7 @@ from bff.settings.kinds import (
     URL,
     BaseURL,
     Bind,
+    ClientKeyFile,
     Folder,
     Network,
     Origin,
@@ -35,10 +37,17 @@ class Settings(BaseModel):
     workers: Seconds = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
     oidc_client_id: Text
-    oidc_client_secret: SecretStr
-    oidc_client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    oidc_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
+        "client_secret_basic"
+    )
+    oidc_client_secret: SecretStr | None = Field(default=None, validate_default=True)
+    oidc_client_key_file: ClientKeyFile | None = Field(default=None, validate_default=True)
+    service_client_id: Text | None = None
+    service_client_secret: SecretStr | None = Field(default=None, validate_default=True)
     oidc_scope: Annotated[tuple[Text, ...], split(None)] = ("openid", "email", "profile")
-    oidc_profile: Literal["auto", "cognito", "generic"] = "auto"
+    oidc_response_mode: Literal["query", "form_post"] = "query"
+    oidc_id_token_hint: Literal["off", "on"] = "off"
+    oidc_profile: Literal["auto", "cognito", "generic", "entra", "keycloak"] = "auto"
     redis_url: RedisURL
     redis_prefix: Text = "bff:"
     secret_keys: SecretKeys
@@ -74,6 +83,12 @@ class Settings(BaseModel):
         return f"{self.public_url}/bff/callback"
 
     @property
+    def user_resources(self) -> tuple[str, ...]:
+        """The APIs that a user's token is for (RFC 8707), where routes name them."""
+        named = (route.resource for route in self.routes if route.token in ("user", "user_or_client"))
+        return tuple(dict.fromkeys(resource for resource in named if resource is not None))
+
+    @property
     def warnings(self) -> list[str]:
         """What can be used but will not do what its author seems to expect, a sentence each."""
         return [
@@ -97,9 +112,37 @@ class Settings(BaseModel):
 
     @field_validator("oidc_client_secret")
     @classmethod
-    def _some_secret(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value():
+    def _some_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("oidc_client_auth", "private_key_jwt") != "private_key_jwt":
+            raise ValueError("is missing: that client's secret (or BFF_OIDC_CLIENT_SECRET_FILE)")
+        if value is not None and not value.get_secret_value():
             raise ValueError("must not be empty")
+        return value
+
+    @field_validator("oidc_client_key_file")
+    @classmethod
+    def _some_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("oidc_client_auth") == "private_key_jwt":
+            raise ValueError("is missing: the PEM or JWK file of this client's private key")
+        return value
+
+    @field_validator("service_client_secret")
+    @classmethod
+    def _of_the_service_client(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "service_client_id" in info.data and (value is None) != (info.data["service_client_id"] is None):
+            raise ValueError("and BFF_SERVICE_CLIENT_ID go together: set both or neither")
+        if value is not None and not value.get_secret_value():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("oidc_response_mode")
+    @classmethod
+    def _cookies_that_come_along(cls, value: str, info: ValidationInfo) -> str:
+        """A form_post comes from another site: only a cookie with SameSite=None, which must be Secure, is
+        sent with it; browsers take one over http from this very machine alone."""
+        url = info.data.get("public_url", "https://")
+        if value == "form_post" and not url.startswith("https://") and urlsplit(url).hostname != "localhost":
+            raise ValueError("must be query where BFF_PUBLIC_URL is neither https nor localhost")
         return value
 
     @field_validator("oidc_scope")

@@ -22,6 +22,8 @@ _NEVER_BACK = frozenset(
 )
 _CORS = b"access-control-"
 
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 §3.3
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]+\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+\Z")  # RFC 9110 §5.6.2
 
 
@@ -39,7 +41,10 @@ class RouteSettings(BaseModel):
     path: str
     upstream: BaseURL
     methods: tuple[Literal[METHODS], ...] = ("GET", "HEAD")  # type: ignore[valid-type]
-    token: Literal["user", "none"] = "user"
+    token: Literal["user", "client", "user_or_client", "none"] = "user"
+    scope: str | None = None
+    resource: str | None = None
+    max_age: Seconds | None = None
     timeout_seconds: Seconds | None = None
     csrf: Literal["header", "fetch-metadata"] = "header"
     response_headers: tuple[str, ...] = ()
@@ -73,8 +78,33 @@ class RouteSettings(BaseModel):
             raise ValueError("must name each method once, and at least one")
         return value
 
+    @field_validator("scope")
+    @classmethod
+    def _some_scope(cls, value: str | None) -> str | None:
+        if value is not None and not all(_SCOPE.match(each) for each in value.split(" ")):
+            raise ValueError("must be scopes, separated by one blank each")
+        return value
+
+    @field_validator("resource")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not _RESOURCE.match(value):  # RFC 8707 §2
+            raise ValueError("must be an absolute URI without a fragment")
+        return value
+
     @model_validator(mode="after")
-    def _anonymous_has_no_user(self) -> RouteSettings:
-        if self.anonymous and self.token == "user":
-            raise ValueError('anonymous = true needs token = "none": a user\'s token needs a user')
+    def _fits_together(self) -> RouteSettings:
+        if self.anonymous and self.token in ("user", "user_or_client"):
+            raise ValueError(
+                'anonymous = true needs token = "client" or "none": a user\'s token needs a user'
+            )
+        if self.scope is not None and self.token not in ("client", "user_or_client"):
+            raise ValueError(
+                'scope is what a client\'s token is asked for: it needs token = "client" or '
+                '"user_or_client" (a user\'s token has the scopes of BFF_OIDC_SCOPE)'
+            )
+        if self.resource is not None and self.token == "none":
+            raise ValueError("resource is what a token is for: it needs one")
+        if self.max_age is not None and self.anonymous:
+            raise ValueError("max_age is about a user's sign-in: an anonymous route has none")
         return self

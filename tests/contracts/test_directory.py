@@ -198,12 +198,12 @@ def test_sign_ins_before_the_cut_off_do_not_count(running: Rig, user: str, ahead
     running.clock.advance(ahead)
     index, before = running.store.index, running.clock()
     time.sleep(0.02)
-    assert not index.is_cut_off(ALICE, before)
+    assert not index.is_cut_off([ALICE], before)
     index.cut_off(user, 60)
-    assert index.is_cut_off(ALICE, before)
-    assert index.is_cut_off(BOB, before) is (user == EVERYBODY)
+    assert index.is_cut_off([ALICE], before)
+    assert index.is_cut_off([BOB], before) is (user == EVERYBODY)
     time.sleep(0.02)
-    assert not index.is_cut_off(ALICE, running.clock())
+    assert not index.is_cut_off([ALICE], running.clock())
 
 
 def test_a_cut_off_is_forgotten(rig: Rig) -> None:
@@ -227,7 +227,7 @@ def test_no_sign_in_slips_through(running: Rig, order: str) -> None:
         elif step == "end":
             directory.end_user(ALICE)
         else:
-            refused = rig.store.index.is_cut_off(ALICE, began_at)
+            refused = rig.store.index.is_cut_off([ALICE], began_at)
     if refused:
         rig.store.end(digest("new"))
     assert directory.of(ALICE) == []

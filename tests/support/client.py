@@ -7,7 +7,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from bff.attempts import Attempt
-from bff.provider.client import Provider, SignedIn
+from bff.provider.client import Provider
+from bff.provider.sign_in import SignedIn
 from bff.settings import load
 from bff.tokens import TokenSet
 from tests.support.provider import ScriptedProvider
@@ -17,10 +18,15 @@ Clock = Callable[[], float]
 PATIENCE_SECONDS = 0.4
 
 
-def client_of(scripted: ScriptedProvider, clock: Clock = time.time, **settings: str) -> Provider:
-    """The provider as the BFF sees it; `settings` are named as in `BFF_…`, in lower case."""
+def client_of(
+    scripted: ScriptedProvider, clock: Clock = time.time, without: tuple[str, ...] = (), **settings: str
+) -> Provider:
+    """The provider as the BFF sees it; `settings` are named as in `BFF_…`, in lower case; those in `without`
+    are left out."""
     environ = environment(5003, scripted, "redis://127.0.0.1:1/0", "http://127.0.0.1:1")
     environ |= {f"BFF_{name.upper()}": value for name, value in settings.items()}
+    for name in without:
+        del environ[f"BFF_{name.upper()}"]
     impatient = {"provider_timeout_seconds": PATIENCE_SECONDS}  # the setting itself counts whole seconds
     return Provider(load(environ).model_copy(update=impatient), clock)
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +25,9 @@ class ServeProcess:
         self._output = output
         with output.open("wb") as file:
             command = [sys.executable, "-m", "bff", "serve"]
-            self._process = subprocess.Popen(command, env=environ, stdout=file, stderr=file)
+            self._process = subprocess.Popen(
+                command, env=environ, stdout=file, stderr=file, start_new_session=True
+            )
 
     def ready(self) -> bool:
         """Whether it answers, and knows its provider and its store."""
@@ -42,7 +44,8 @@ class ServeProcess:
         return code, self._output.read_text()
 
     def kill(self) -> None:
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # the workers as well
         self._process.wait()
 
 

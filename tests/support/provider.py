@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
-from joserfc import jws
-from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc import jws, jwt
+from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 ABSENT: Final = object()
 """As the value of a member, header or claim: leave it out."""
@@ -33,7 +33,10 @@ ENDPOINTS = {
     "/token": "token",
     "/userinfo": "userinfo",
     "/revoke": "revoke",
+    "/par": "par",
+    "/logout": "logout",
 }
+ASSERTION_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 @cache
@@ -106,6 +109,7 @@ class Seen:
     form: dict[str, str]
     basic: tuple[str, str] | None
     """Client id and secret of an Authorization header, decoded as RFC 6749 §2.3.1 says."""
+    body: str = ""
 
 
 Scripted = Reply | Callable[[Seen], Reply]
@@ -140,6 +144,11 @@ class ScriptedProvider:
         self.token_members: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {}
         self.lifetime = 300
+        self.pushed: dict[str, dict[str, str]] = {}
+        self.client_keys: Any = None
+        """The JWK set that the client has registered for private_key_jwt."""
+        self.service_client: tuple[str, str] | None = None
+        self.assertions: set[str] = set()
         self.grants: dict[str, Grant] = {}
         self.secrets: set[str] = {CLIENT_SECRET}
         """Everything that nobody but the client may ever see: tokens, codes, verifiers."""
@@ -174,6 +183,8 @@ class ScriptedProvider:
     def authorize(self, url: str, **changes: Any) -> dict[str, str]:
         """Sign in at the authorization request `url`: the members of the response, bent by `changes`."""
         asked = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+        if "request_uri" in asked:
+            asked = self.pushed.pop(asked["request_uri"])
         code = self.new_secret("code")
         self.grants[code] = Grant(asked.get("nonce"), asked["code_challenge"], asked["redirect_uri"])
         return changed({"code": code, "state": asked["state"]}, changes)
@@ -243,7 +254,8 @@ class ScriptedProvider:
         script = self.replies.get(seen.endpoint)
         if script is not None:
             return script(seen) if callable(script) else script
-        honest = {
+        honest: dict[str, Callable[[], Reply]] = {
+            "par": lambda: self._pushed(seen),
             "discovery": lambda: Reply(body=self.metadata()),
             "jwks": lambda: Reply(body=self.jwks()),
             "token": lambda: self._token(seen),
@@ -252,10 +264,59 @@ class ScriptedProvider:
         }
         return honest.get(seen.endpoint, lambda: Reply(404))()
 
-    def _token(self, seen: Seen) -> Reply:
-        given = seen.basic or (seen.form.get("client_id"), seen.form.get("client_secret"))
-        if given != (CLIENT_ID, CLIENT_SECRET):
+    def _pushed(self, seen: Seen) -> Reply:
+        """RFC 9126 §2.2."""
+        if not self._is_our_client(seen):
             return Reply(401, {"error": "invalid_client"})
+        request_uri = "urn:ietf:params:oauth:request_uri:" + secrets.token_urlsafe(12)
+        self.pushed[request_uri] = seen.form
+        return Reply(201, {"request_uri": request_uri, "expires_in": 60})
+
+    def _is_our_client(self, seen: Seen) -> bool:
+        """By secret, or by an assertion that one of the registered keys has signed (RFC 7523 §3)."""
+        assertion = seen.form.get("client_assertion")
+        if assertion is not None and self.client_keys:
+            self.secrets.add(assertion)
+            return self._asserted(assertion)
+        given = seen.basic or (seen.form.get("client_id"), seen.form.get("client_secret"))
+        return given in ((CLIENT_ID, CLIENT_SECRET), self.service_client)
+
+    def _asserted(self, assertion: str) -> bool:
+        token = jwt.decode(
+            assertion, KeySet.import_key_set(self.client_keys), algorithms=ASSERTION_ALGORITHMS
+        )
+        claims, now = token.claims, time.time()
+        fresh = claims["jti"] not in self.assertions and now < claims["exp"] <= now + 300
+        self.assertions.add(claims["jti"])
+        named = (claims["iss"], claims["sub"], claims["aud"]) == (CLIENT_ID, CLIENT_ID, self.base + "/token")
+        return fresh and named and "kid" in token.header
+
+    def logout_token(self, **changes: Any) -> str:
+        """A logout token (Back-Channel Logout 1.0 §2.4), bent by `changes`; `header` is its header's."""
+        now = int(self.clock())
+        base = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "iat": now,
+            "exp": now + 120,
+            "jti": secrets.token_hex(8),
+            "sub": SUBJECT,
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        }
+        key = self.keys[0]
+        header = changed({"alg": "RS256", "kid": key.kid, "typ": "logout+jwt"}, changes.pop("header", {}))
+        return sign(header, changed(base, changes), key)
+
+    def _client_token(self, seen: Seen) -> Reply:
+        token = self.new_secret("client-access")
+        body = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime}
+        return Reply(body=changed(body, self.token_members))
+
+    def _token(self, seen: Seen) -> Reply:
+        if not self._is_our_client(seen):
+            return Reply(401, {"error": "invalid_client"})
+        if seen.form.get("grant_type") == "client_credentials":
+            return self._client_token(seen)
         grant = self.grants.pop(seen.form.get("code") or seen.form.get("refresh_token") or "", None)
         if grant is None:
             return Reply(400, {"error": "invalid_grant"})
@@ -314,10 +375,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _seen(self) -> Seen:
         parts = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
-        form = dict(parse_qsl(self.rfile.read(length).decode(), keep_blank_values=True))
+        body = self.rfile.read(length).decode()
+        form = dict(parse_qsl(body, keep_blank_values=True))
         endpoint = next((name for path, name in ENDPOINTS.items() if parts.path.endswith(path)), parts.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return Seen(endpoint, self.command, parts.query, headers, form, _basic(headers))
+        return Seen(endpoint, self.command, parts.query, headers, form, _basic(headers), body)
 
     def _answer(self, reply: Reply) -> None:
         time.sleep(reply.delay)

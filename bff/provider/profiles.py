@@ -1,0 +1,45 @@
+"""What some providers do in their own way. A profile holds quirks only; the rest is the standard's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bff.provider.metadata import Metadata
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """The quirks of a kind of provider; the defaults are a provider that has none."""
+
+    name: str
+    cognito_logout: bool = False
+    """`/logout` takes `client_id` and `logout_uri`, and nothing of the standard."""
+    ignores_max_age: bool = False
+    """So that only `prompt=login` brings about a fresh sign-in."""
+    ends_session_by_post: bool = False
+    """The refresh token, posted to the end-session endpoint, ends the provider's session, so that the
+    browser's visit there asks for no confirmation."""
+
+
+COGNITO = Profile("cognito", cognito_logout=True, ignores_max_age=True)
+GENERIC = Profile("generic")
+ENTRA = Profile("entra")
+KEYCLOAK = Profile("keycloak", ends_session_by_post=True)
+PROFILES = {profile.name: profile for profile in (COGNITO, GENERIC, ENTRA, KEYCLOAK)}
+
+
+def choose(setting: str, issuer: str, metadata: Callable[[], Metadata | None]) -> Profile:
+    """The profile of `BFF_OIDC_PROFILE`; with "auto", by the issuer's host, then by discovery."""
+    if setting != "auto":
+        return PROFILES[setting]
+    host = urlsplit(issuer).hostname or ""
+    if host.startswith("cognito-idp.") and host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return COGNITO
+    if host == "login.microsoftonline.com" or host.endswith((".ciamlogin.com", ".microsoftonline.us")):
+        return ENTRA
+    found = metadata()
+    if found is not None and urlsplit(found.token_endpoint).path.endswith("/protocol/openid-connect/token"):
+        return KEYCLOAK
+    return GENERIC

@@ -1,0 +1,91 @@
+"""The client's own tokens: one for each scope and resource, fetched once for all who wait, renewed early."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import structlog
+
+from bff.errors import ProviderUnavailable
+from bff.tokens import Clock, TokenSet
+
+RENEW_AT = 0.8
+"""Of a token's lifetime: from then on a new one is fetched beside the requests."""
+UNKNOWN_LIFETIME_SECONDS = 60.0
+PAUSE_SECONDS = 2.0
+
+log = structlog.get_logger("bff.service_tokens")
+
+Wanted = tuple[str | None, str | None]
+"""Scope and resource."""
+
+
+class ServiceTokens:
+    """Lives in one event loop; `fetch` runs in `pool` and raises ProviderUnavailable."""
+
+    def __init__(
+        self,
+        fetch: Callable[[str | None, str | None], TokenSet],
+        pool: Executor,
+        clock: Clock,
+        *,
+        monotonic: Clock = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._pool = pool
+        self._clock = clock
+        self._monotonic = monotonic
+        self._held: dict[Wanted, TokenSet] = {}
+        self._flights: dict[Wanted, asyncio.Future[TokenSet]] = {}
+        self._failed: dict[Wanted, tuple[float, ProviderUnavailable]] = {}
+
+    async def token(self, scope: str | None, resource: str | None) -> str:
+        """A token that is good now. Waits only where there is none. Raises ProviderUnavailable."""
+        wanted = (scope, resource)
+        held = self._held.get(wanted)
+        now = self._clock()
+        if held is not None and now < _ends_at(held):
+            if now >= held.obtained_at + (_ends_at(held) - held.obtained_at) * RENEW_AT:
+                self._fly(wanted)
+            return held.access_token
+        return (await asyncio.shield(self._fly(wanted))).access_token
+
+    def _fly(self, wanted: Wanted) -> asyncio.Future[TokenSet]:
+        """The fetch that is under way, or a new one; none for a moment after a failure."""
+        flight = self._flights.get(wanted)
+        if flight is not None:
+            return flight
+        loop = asyncio.get_running_loop()
+        failure = self._failed.get(wanted)
+        if failure is not None and self._monotonic() < failure[0]:
+            refused: asyncio.Future[TokenSet] = loop.create_future()
+            refused.set_exception(failure[1])
+            refused.exception()  # nobody need wait for it: a renewal ahead of time may fail
+            return refused
+        flight = loop.run_in_executor(self._pool, self._fetch, *wanted)
+        self._flights[wanted] = flight
+        flight.add_done_callback(lambda done: self._landed(wanted, done))
+        return flight
+
+    def _landed(self, wanted: Wanted, flight: asyncio.Future[TokenSet]) -> None:
+        self._flights.pop(wanted, None)
+        if flight.cancelled():
+            return
+        error = flight.exception()
+        if error is None:
+            self._held[wanted] = flight.result()
+            self._failed.pop(wanted, None)
+        else:
+            reason = error.reason if isinstance(error, ProviderUnavailable) else type(error).__name__
+            log.error("service_token_failed", reason=reason)
+            failure = error if isinstance(error, ProviderUnavailable) else ProviderUnavailable(reason=reason)
+            self._failed[wanted] = (self._monotonic() + PAUSE_SECONDS, failure)
+
+
+def _ends_at(tokens: TokenSet) -> float:
+    if tokens.expires_at is None:
+        return tokens.obtained_at + UNKNOWN_LIFETIME_SECONDS
+    return tokens.expires_at
