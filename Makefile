@@ -47,15 +47,18 @@ clean: ## remove what was installed and built here
 	rm -rf $(VENV) dist build *.egg-info
 
 $(VENV)/.venv:
-	@test -n "$(PYTHON)" || { \
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed, and none was found. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "making $(VENV) with $$($(PYTHON) --version) …"
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.venv requirements.lock pyproject.toml
-	@echo "installing what the program needs (once, about 20 seconds) …"
+	@echo "installing what the program needs (once, about half a minute) …"
+	@$(BIN)/python -m pip install --require-hashes -r requirements.lock | \
+		sed -un 's/^Collecting \([a-z][^ ]*\).*/  \1/p;s/^Installing collected.*/  … and unpacking them/p'
 	@$(BIN)/python -m pip install -q --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
 	@touch $@

@@ -23,12 +23,14 @@ INDEX = "index.html"
 
 _IMMUTABLE = b"public, max-age=31536000, immutable"
 _REVALIDATE = b"no-cache"
-# A content hash as bundlers write it, before the ending: eight characters or more of hexadecimal, or of
-# both cases, or of capitals, with digits among the letters. A name that a person chose should not match:
-# what is cached for a year cannot be called back.
+# A content hash as bundlers write it, before the ending: hexadecimal, or eight characters of both cases or of
+# capitals, with a digit that is followed by a letter. A name that a person chose, as in Guide2024.pdf, must
+# not match: what is cached for a year cannot be called back, and a hash that is missed costs one 304.
 _HASHED = re.compile(
-    r"[.-](?=[^.]*\d)(?=[^.]*[A-Za-z])"
-    r"(?:[0-9a-f]{8,64}|(?=[^.]*[a-z])(?=[^.]*[A-Z])[A-Za-z0-9_-]{8,32}|[0-9A-Z]{8})(?:\.[a-z0-9]+){1,3}\Z"
+    r"[.-](?=[^.]*\d[^.\d]*[A-Za-z])(?!\d{6})"
+    r"(?:(?=[^.]*[a-f][^.]*[a-f])[0-9a-f]{8,64}|(?=[^.]*[a-z])(?=[^.]*[A-Z])[A-Za-z0-9_-]{8}"
+    r"|(?![^.]*\d{3}\.)[0-9A-Z]{8})"
+    r"(?:\.[a-z0-9]+){1,3}\Z"
 )
 _HIDDEN = re.compile(r"(?:^|/)\.(?!well-known/)")
 
@@ -50,6 +52,7 @@ class Site:
 
         Raises RouteNotFound, BadRequest or RangeNotSatisfiable.
         """
+        scope = _without_odd_ranges(scope)
         name = unquote(path).lstrip("/") or INDEX
         response = await self._find(name, scope)
         if response is None and navigation:
@@ -87,6 +90,16 @@ class Site:
             await send(message)
 
         return complete
+
+
+def _without_odd_ranges(scope: Any) -> Any:
+    """Ranges are for GET, and in bytes; others are to be ignored (RFC 9110 §14.2)."""
+    kept = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name != b"range" or (scope["method"] == "GET" and value.lower().startswith(b"bytes="))
+    ]
+    return {**scope, "headers": kept}
 
 
 def is_navigation(head: RequestHead) -> bool:

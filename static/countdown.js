@@ -21,13 +21,14 @@ export function createCountdown({ onWarning, onEnd }) {
 
   function tick() {
     // By the wall clock: a machine that slept must not show time that has passed.
-    const seconds = Math.max(0, Math.round((endsAt - Date.now()) / 1000));
+    const seconds = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000));
     byId("countdown").textContent = clockFace(seconds);
     byId("countdown-ring").setAttribute("stroke-dasharray", `${(100 * seconds) / longest} 100`);
     const warning = WARNINGS.find(({ below }) => seconds < below);
     if (seconds === 0) {
       stop();
-      onEnd();
+      // A second later: the server cuts its seconds off, and must not be asked again and again until then.
+      clock = window.setTimeout(onEnd, 1000);
     } else if (warning && warning.below < warned) {
       warned = warning.below;
       onWarning(warning.text);

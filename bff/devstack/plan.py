@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -146,22 +147,42 @@ def reachable(bind: str) -> str:
 
 
 def _check_ports(binds: dict[str, str]) -> None:
-    taken = [(name, bind) for name, bind in binds.items() if not _free(bind)]
+    """Say at once what could not start later. Raises StackFailed."""
+    for name, bind in binds.items():
+        port = _port_of(bind)
+        twins = [other for other, theirs in binds.items() if other > name and _port_of(theirs) == port]
+        if twins:
+            both = f"{name.upper()}_BIND and {twins[0].upper()}_BIND"
+            raise StackFailed(f"{both} have the same port, {port}. Give each its own.")
+    troubles = {name: _trouble(bind) for name, bind in binds.items()}
+    for name, trouble in troubles.items():
+        if trouble not in (None, errno.EADDRINUSE):
+            reason = os.strerror(trouble)
+            raise StackFailed(f"cannot listen on {binds[name]} ({name.upper()}_BIND): {reason}.")
+    taken = [(name, binds[name]) for name, trouble in troubles.items() if trouble is not None]
     if taken:
         names = " and ".join(f"{bind} ({name.upper()}_BIND)" for name, bind in taken)
         name, bind = taken[0]
+        port = _port_of(bind)
         raise StackFailed(
             f"already in use: {names}. Stop what is running there, or choose another port, "
-            f"as in {name.upper()}_BIND=127.0.0.1:{int(bind.rpartition(':')[2]) + 1000} bff dev"
+            f"as in {name.upper()}_BIND=127.0.0.1:{port + 1000 if port < 64_000 else port - 1000} bff dev"
         )
 
 
-def _free(bind: str) -> bool:
+def _port_of(bind: str) -> int:
+    return int(bind.rpartition(":")[2])
+
+
+def _trouble(bind: str) -> int | None:
+    """The number of the error that listening there would meet."""
     host, _, port = bind.rpartition(":")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host.strip("[]"), int(port)))
-        except OSError:
-            return False
-    return True
+        except socket.gaierror:
+            return errno.EADDRNOTAVAIL
+        except OSError as error:
+            return error.errno
+    return None

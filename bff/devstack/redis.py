@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -21,11 +22,12 @@ def start_redis(stack: Stack, state: Path) -> str:
         stack.redis = "embedded Redis"
     if executable is None:
         stack.redis = "imitation of Redis in memory: sessions are lost when you stop it"
-        return _imitation()
     # A socket in the file system: nothing but this user's processes can reach it, web pages included.
     directory = Path(tempfile.mkdtemp(prefix="bff-"))
     stack.leftovers.append(directory)
     path = directory / "redis.sock"
+    if executable is None:
+        return _imitation(path)
     options = {"port": "0", "unixsocket": str(path), "unixsocketperm": "700", "dir": str(state)}
     log = state / "redis.log"
     options |= {"appendonly": "yes", "save": "", "loglevel": "warning", "logfile": str(log)}
@@ -55,9 +57,21 @@ def _redis_answers(path: Path) -> bool:
         return False
 
 
-def _imitation() -> str:
+def _imitation(path: Path) -> str:
+    """The double of the tests. Its Lua can run Python: all the more it must be for nobody but this user."""
     from fakeredis import TcpFakeServer
 
-    server = TcpFakeServer(("127.0.0.1", 0))
+    class UnixFakeServer(TcpFakeServer):
+        address_family = socket.AF_UNIX
+        numbers = itertools.count()
+
+        def server_bind(self) -> None:
+            self.socket.bind(self.server_address)
+
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            connection, _ = self.socket.accept()
+            return connection, ("unix", next(self.numbers))  # clients are told apart by their address
+
+    server = UnixFakeServer(str(path))  # type: ignore[arg-type]
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"redis://127.0.0.1:{server.server_address[1]}/0"
+    return f"unix://{path}"

@@ -11,8 +11,11 @@ from flask import Request
 # RFC 6750 §2.1: b64token.
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BEARER_AGAIN = re.compile(r",\s*bearer\s", re.IGNORECASE)
+# Behind a comma the scheme of further credentials, or nothing. No token contains a comma, so that one with
+# anything else behind it (a JWS in its JSON serialisation) is simply a bad one.
+_MORE_CREDENTIALS = re.compile(r",[ \t]*+[A-Za-z0-9!#$%&'*+.^_`|~-]*+(?:[ \t,]|\Z)")
 
-# No larger form is read to look for a token: nobody has been let in yet.
+# No larger form is read to look for a token.
 MAX_FORM_BYTES = 64 * 1024
 
 
@@ -38,27 +41,30 @@ class Missing(Enum):
 
 
 def read_credentials(request: Request) -> Credentials | Missing:
-    """The one token of this request, or what is wrong.
+    """The one token of this request's head, or what is wrong with it.
 
-    A token in the query or in a form is never accepted (it would end up in logs and histories);
-    beside a header it makes the request ambiguous (RFC 6750 §2: one method only).
+    A token in the query is never accepted (it would end up in logs and histories); beside a header it
+    makes the request ambiguous (RFC 6750 §2: one method only). A form is looked at by `sends_form_token`.
     """
     header = request.headers.get("Authorization", "")
     scheme, _, rest = header.strip(" \t").partition(" ")
     token = rest.strip(" \t")
     if scheme.lower() != "bearer":
         return Missing.AMBIGUOUS if _BEARER_AGAIN.search(header) else Missing.NONE
-    # A server joins repeated headers with a comma, which no token contains.
-    if "," in token or _token_elsewhere(request):
+    # A server joins repeated headers with a comma.
+    if _MORE_CREDENTIALS.search(token) or "access_token" in request.args:
         return Missing.AMBIGUOUS
     if not _B64TOKEN.fullmatch(token):
         return Missing.MALFORMED
     return Credentials(token)
 
 
-def _token_elsewhere(request: Request) -> bool:
-    if "access_token" in request.args:
-        return True
+def sends_form_token(request: Request) -> bool:
+    """Whether the request sends a token in a form: beside a header that is one method too many.
+
+    To be asked only once the header's token holds. It reads the body, and a stranger who sends one at a
+    crawl would keep a thread waiting for it.
+    """
     length = request.content_length
     if request.mimetype != "application/x-www-form-urlencoded":
         return False

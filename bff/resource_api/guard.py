@@ -10,10 +10,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 
 from bff.resource_api import problems
-from bff.resource_api.bearer import Missing, read_credentials
+from bff.resource_api.bearer import Missing, read_credentials, sends_form_token
 from bff.resource_api.jwt.model import AccessToken, KeysUnavailable, TokenRefused
 
 logger = logging.getLogger("bff.resource_api")
@@ -23,6 +23,7 @@ R = TypeVar("R")
 View = TypeVar("View", bound=Callable[..., Any])
 
 EXTENSION = "bff.resource_api"
+_TOKEN = "bff.resource_api.access_token"
 _MARK = "__bff_access__"
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
@@ -78,7 +79,7 @@ def requires(
             outcome = _authorize(rule)
             if isinstance(outcome, Response):
                 return cast("R", outcome)
-            g.bff_access_token = outcome
+            request.environ[_TOKEN] = outcome
             return cast("R", current_app.ensure_sync(view)(*args, **kwargs))
 
         setattr(guarded, _MARK, rule)
@@ -98,7 +99,8 @@ def current_token() -> AccessToken:
 
     Raises `RuntimeError` elsewhere: there is none.
     """
-    token = g.get("bff_access_token")
+    # Kept with the request, not in `g`, which outlives it where an application context is open.
+    token = request.environ.get(_TOKEN)
     if token is None:
         raise RuntimeError("no verified access token: this view has no @requires")
     return cast("AccessToken", token)
@@ -110,7 +112,8 @@ def protect(app: Flask, validator: Validator) -> None:
     Raises `UndeclaredViewError` for views without `@requires` or `@public`; those added later are
     refused when called.
     """
-    undeclared = [name for name in app.view_functions if not _declared(app, name)]
+    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
+    undeclared = [name for name in endpoints if not _declared(app, name)]
     undeclared = [name for name in undeclared if not _is_empty_static(app, name)]
     if undeclared:
         raise UndeclaredViewError(undeclared)
@@ -128,7 +131,7 @@ def _scopes(scope: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _declared(app: Flask, endpoint: str) -> Public | Requires | None:
-    return cast("Public | Requires | None", getattr(app.view_functions[endpoint], _MARK, None))
+    return cast("Public | Requires | None", getattr(app.view_functions.get(endpoint), _MARK, None))
 
 
 def _is_empty_static(app: Flask, endpoint: str) -> bool:
@@ -166,6 +169,8 @@ def _authorize(rule: Requires) -> AccessToken | Response:
         return _refuse(refused.reason.value, problems.invalid_token())
     except KeysUnavailable as unavailable:
         return _refuse("keys_unavailable", problems.keys_unavailable(unavailable.retry_after))
+    if sends_form_token(request):
+        return _answer_missing(Missing.AMBIGUOUS)
     if not rule.met_by(token):
         return _refuse("insufficient_scope_or_group", problems.insufficient_scope(rule.scopes))
     return token

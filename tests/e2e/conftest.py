@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,10 @@ __all__ = ["browser", "open_page", "page", "pictures"]  # fixtures
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
-    """The local stack with a real redis-server, two workers and tokens that live for six seconds."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("needs redis-server (Debian, Ubuntu: apt install redis-server)")
+def stack(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Iterator[LiveStack]:
+    """The local stack on a real redis-server of ours, two workers and tokens that live for six seconds."""
     settings = {
+        "BFF_REDIS_URL": redis_process,
         "BFF_WORKERS": "2",
         "IDP_ACCESS_TOKEN_SECONDS": "6",
         "API_CLOCK_SKEW_SECONDS": "0",

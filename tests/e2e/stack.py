@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urljoin
 
+import redis
 import requests
+
+from bff.sealing import Keyring, parse_key
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import Codec
+from bff.sessions.store import SessionStore
 
 START_SECONDS = 60
 CSRF = {"X-CSRF": "1"}
@@ -127,3 +133,18 @@ def submit(browser: requests.Session, page: requests.Response, **fields: str) ->
     data = {html.unescape(name): html.unescape(value) for name, value in hidden} | fields
     target = urljoin(page.url, html.unescape(action[1])) if action else page.url
     return browser.post(target, data=data, timeout=20)
+
+
+def secrets_of(stack: LiveStack) -> set[str]:
+    """Every token that the stack holds just now, and the secrets that it knows; read from its own Redis."""
+    state = stack.state / "bff"
+    known = {(state / "client-secret").read_text().strip(), (state / "secret-keys").read_text().strip()}
+    keyring = Keyring([parse_key((state / "secret-keys").read_text().strip())])
+    with redis.Redis.from_url(stack.settings["BFF_REDIS_URL"]) as client:
+        codec = Codec(keyring, "bff:")
+        store = SessionStore(client, codec, Lifetime(1800, 28800), time.time)
+        records = [record for name in store.names() if (record := store.load(name)) is not None]
+    tokens = {record.tokens.access_token for record in records}
+    tokens |= {record.tokens.refresh_token for record in records if record.tokens.refresh_token}
+    assert len(tokens) >= 2, "there are tokens to look for"
+    return known | tokens

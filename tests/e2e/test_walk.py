@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
-from tests.e2e.stack import ADMIN, CSRF, LiveStack, sign_in, submit
+from tests.e2e.stack import ADMIN, CSRF, LiveStack, secrets_of, sign_in, submit
 
 TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+")
 
@@ -104,6 +104,8 @@ def test_no_token_in_what_the_browser_sees(stack: LiveStack) -> None:
         assert browser.get(stack.url + path, headers=CSRF, timeout=10).status_code == 200
     assert len(seen) >= 6
     assert not [text for text in seen if TOKEN.search(text)]
+    for secret in secrets_of(stack):
+        assert not [text for text in [*seen, stack.log] if secret in text]
     assert not TOKEN.search(stack.log)
 
 

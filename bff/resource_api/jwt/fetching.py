@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from bff.resource_api.urls import URLRefused, check_url, is_loopback
 
 if TYPE_CHECKING:
     import requests
+
+    from bff.resource_api.jwt.transport import Watchdog
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_KEYS = 100
@@ -32,7 +33,7 @@ class FetchLimits:
     read: float = 2.0
     """Between two packets."""
     total: float = 5.0
-    """For both documents together."""
+    """For both documents together, from the first connection to the last byte."""
 
 
 def discovery_url(issuer: str) -> str:
@@ -43,18 +44,16 @@ def discovery_url(issuer: str) -> str:
 def fetch_keys(issuer: str, algorithms: Collection[str], limits: FetchLimits, *, allow_http: bool) -> KeySet:
     """Fetch the issuer's usable verification keys, or raise `FetchFailed`."""
     # Here, not above: it takes a fifth of a second, and the API is to listen before that.
-    import requests
-    from urllib3.exceptions import HTTPError
+    from bff.resource_api.jwt.transport import TRANSPORT_ERRORS, Watchdog, watched_session
 
-    deadline = time.monotonic() + limits.total
-    with requests.Session() as session:
-        session.auth = _no_credentials
+    with Watchdog(limits.total) as watchdog, watched_session(watchdog) as session:
         try:
-            metadata = _get_object(session, discovery_url(issuer), limits, deadline)
+            metadata = _get_object(session, discovery_url(issuer), limits, watchdog)
             jwks_uri = _jwks_uri(metadata, issuer, allow_http=allow_http)
-            jwks = _get_object(session, jwks_uri, limits, deadline)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            raise FetchFailed(f"no answer: {type(error).__name__}") from error
+            jwks = _get_object(session, jwks_uri, limits, watchdog)
+        except TRANSPORT_ERRORS as error:
+            cause = "took too long" if watchdog.bit else type(error).__name__
+            raise FetchFailed(f"no answer: {cause}") from error
     keys = jwks.get("keys")
     if not isinstance(keys, list) or len(keys) > MAX_KEYS:
         raise FetchFailed(f"the JWK set has no list `keys` of at most {MAX_KEYS}")
@@ -72,10 +71,15 @@ def _jwks_uri(metadata: dict[str, Any], issuer: str, *, allow_http: bool) -> str
         check_url(jwks_uri.partition("?")[0], allow_http=allow_http)
     except URLRefused as refused:
         raise FetchFailed(f"the discovery document's jwks_uri {refused}") from None
+    if urlsplit(issuer).scheme == "https" != urlsplit(jwks_uri).scheme and not allow_http:
+        # Loopback is no exception here: an issuer elsewhere has no business with this machine's ports.
+        raise FetchFailed("the discovery document's jwks_uri is plain http, though the issuer is not")
     return jwks_uri
 
 
-def _get_object(session: requests.Session, url: str, limits: FetchLimits, deadline: float) -> dict[str, Any]:
+def _get_object(
+    session: requests.Session, url: str, limits: FetchLimits, watchdog: Watchdog
+) -> dict[str, Any]:
     # A proxy from the environment cannot reach this machine's own loopback.
     direct = is_loopback(urlsplit(url).hostname or "")
     with session.get(
@@ -88,28 +92,21 @@ def _get_object(session: requests.Session, url: str, limits: FetchLimits, deadli
     ) as response:
         if response.status_code != 200:
             raise FetchFailed(f"answer {response.status_code} where 200 is due")
-        body = _read(response, deadline)
+        body = _read(response, watchdog)
     try:
         return parse_object(body, Reason.BAD_CLAIMS)
     except TokenRefused:
         raise FetchFailed("an answer that is not one JSON object") from None
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """The whole body, within size and time, as it came: nothing small unfolds to something huge.
-
-    `read1` returns with each packet, so that a drip is noticed.
-    """
+def _read(response: requests.Response, watchdog: Watchdog) -> bytes:
+    """The whole body, within size and time, as it came: nothing small unfolds to something huge."""
     body = bytearray()
     while chunk := response.raw.read1(16384, decode_content=False):
         body += chunk
         if len(body) > MAX_DOCUMENT_BYTES:
             raise FetchFailed(f"an answer of more than {MAX_DOCUMENT_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise FetchFailed("an answer that took too long")
+    if watchdog.bit:
+        # One without a length seems to end where the connection is cut.
+        raise FetchFailed("an answer that took too long")
     return bytes(body)
-
-
-def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps `requests` from adding a password of `~/.netrc`."""
-    return request

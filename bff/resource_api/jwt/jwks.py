@@ -34,7 +34,7 @@ class CachePolicy:
     cooldown: float = 5.0
     """Between the beginnings of two fetches, whatever the reason: unknown kids, failures."""
     max_wait: float = 3.0
-    """How long one request waits for a fetch."""
+    """How long requests wait for a fetch, counted from its beginning."""
     short_wait: float = 0.25
     """The same while the issuer has just failed and nothing at all is at hand."""
     trouble: float = 30.0
@@ -110,7 +110,7 @@ class KeyCache:
         if snapshot is not None and now - snapshot.fetched_at < self._policy.lifetime:
             return snapshot
         if flight is not None:
-            flight.done.wait(self._patience(now, max_wait, at_hand=self._is_at_hand(now)))
+            flight.done.wait(self._patience(flight, now, max_wait, at_hand=self._is_at_hand(now)))
         snapshot = self._snapshot
         if snapshot is None or not self._is_at_hand(now):
             raise KeysUnavailable(self._retry_after())
@@ -121,18 +121,22 @@ class KeyCache:
         limit = self._policy.lifetime + self._policy.stale
         return snapshot is not None and now - snapshot.fetched_at < limit
 
-    def _patience(self, now: float, max_wait: float, *, at_hand: bool) -> float:
-        """Threads must not pile up behind an issuer that hangs: once it has failed, nobody waits."""
-        if now - self._failed >= self._policy.trouble:
-            return max_wait
-        return 0.0 if at_hand else min(max_wait, self._policy.short_wait)
+    def _patience(self, flight: _Flight, now: float, max_wait: float, *, at_hand: bool) -> float:
+        """Threads must not pile up behind an issuer that hangs: once it has failed, nobody waits.
+
+        Those who come late wait only for the rest: otherwise each of them would hold its thread for
+        the full time, and a steady stream of them all threads for as long as the fetch takes.
+        """
+        if now - self._failed < self._policy.trouble:
+            max_wait = 0.0 if at_hand else min(max_wait, self._policy.short_wait)
+        return max(0.0, flight.began + max_wait - now)
 
     def _refetched(self, snapshot: Snapshot) -> Snapshot:
         """Begin or join a fetch for a kid that `snapshot` lacks, and return the newest keys."""
         now = self._clock()
         flight = self._begin(now)
         if flight is not None:
-            flight.done.wait(self._patience(now, self._policy.max_wait, at_hand=True))
+            flight.done.wait(self._patience(flight, now, self._policy.max_wait, at_hand=True))
         return self._snapshot or snapshot
 
     def _begin(self, now: float) -> _Flight | None:

@@ -1,0 +1,246 @@
+"""Redis: reachable, new enough, writable, and set up so that sessions stay."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Generator, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+
+from bff.check.configuration import Configuration
+from bff.check.finding import Finding, error, ok, plain, warning
+from bff.sessions.connect import connect
+from bff.settings import Settings
+
+AREA = "redis"
+OLDEST = (6, 2)
+
+
+def check_store(configuration: Configuration) -> Iterator[Finding]:
+    """Everything about Redis."""
+    settings = configuration.settings
+    if settings is None or not configuration.usable("redis_url"):
+        yield ok(AREA, "not looked at: BFF_REDIS_URL cannot be used")
+        return
+    if configuration.usable("env"):
+        yield from check_url(settings)
+    tls = urlsplit(settings.redis_url.get_secret_value()).scheme.startswith("rediss")
+    try:
+        client = connect(settings.redis_url.get_secret_value(), connections=1)
+    except (RedisError, ValueError, OSError) as failure:
+        yield error(AREA, f"no connection can be made: {type(failure).__name__}", "check BFF_REDIS_URL")
+        return
+    try:
+        if (yield from _reaches(client, tls=tls)):
+            yield from _check_writing(client, settings.redis_prefix)
+            yield from check_facts(client)
+    finally:
+        client.close()
+
+
+def check_url(settings: Settings) -> Iterator[Finding]:
+    """What the address alone says: in production nobody on the network may read or change sessions."""
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    query = parse_qs(parts.query)
+    if query.get("ssl_cert_reqs", [""])[0] in ("none", "CERT_NONE"):
+        yield warning(
+            AREA,
+            "ssl_cert_reqs=none: the certificate of Redis is not verified",
+            "take it out, and name a private authority with ssl_ca_certs",
+        )
+    if not settings.production or parts.scheme == "unix" or _loopback(parts.netloc):
+        return
+    if not parts.scheme.startswith("rediss"):
+        yield warning(AREA, "the connection to Redis is not encrypted", "use rediss:// (TLS)")
+    if not parts.password:
+        yield warning(
+            AREA, "no password for Redis", "set one, and put it into BFF_REDIS_URL (or BFF_REDIS_URL_FILE)"
+        )
+
+
+def _loopback(netloc: str) -> bool:
+    """Whether every host of an address, a list of them too, is this machine."""
+    return all(_is_loopback(host) for host in netloc.rpartition("@")[2].split(","))
+
+
+def _is_loopback(host: str) -> bool:
+    name = re.sub(r":\d+\Z", "", host).strip("[]")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _reaches(client: redis.Redis, *, tls: bool) -> Generator[Finding, None, bool]:
+    try:
+        client.ping()
+    except (RedisError, OSError, TimeoutError) as failure:
+        why, fix = _explain(failure, tls=tls)
+        yield error(AREA, why, fix)
+        return False
+    yield ok(AREA, "Redis answers")
+    return True
+
+
+def _explain(failure: Exception, *, tls: bool) -> tuple[str, str]:
+    """Words for a failed connection; the server's own text is left out."""
+    text = str(failure).upper()
+    if isinstance(failure, AuthenticationError) or any(
+        word in text for word in ("NOAUTH", "WRONGPASS", "INVALID USERNAME")
+    ):
+        return "Redis refuses the password, or wants one", "compare user and password in BFF_REDIS_URL"
+    if isinstance(failure, NoPermissionError):
+        return (
+            "Redis does not allow PING to this user",
+            "give the user the commands of docs/troubleshooting.md",
+        )
+    if "CERTIFICATE" in text:
+        return (
+            "the certificate of Redis is not trusted",
+            "name its authority with ssl_ca_certs in BFF_REDIS_URL",
+        )
+    if "SSL" in text or "CONNECTION CLOSED BY SERVER" in text or "CONNECTION RESET" in text:
+        return (
+            "Redis broke the connection off: one side speaks TLS and the other does not",
+            "use rediss:// where Redis has TLS, redis:// where it has not",
+        )
+    if "NAME" in text and ("KNOWN" in text or "RESOLUTION" in text):
+        return "the host of Redis cannot be resolved", "check the spelling of the host in BFF_REDIS_URL"
+    if isinstance(failure, redis.TimeoutError | TimeoutError) and tls:
+        return (
+            "Redis does not answer in time: perhaps it does not speak TLS there",
+            "check host and port, and firewalls; use redis:// where Redis has no TLS",
+        )
+    if isinstance(failure, redis.TimeoutError | TimeoutError):
+        return "Redis does not answer in time", "check host and port, firewalls, and that Redis does not hang"
+    if isinstance(failure, redis.ConnectionError | OSError):
+        return "Redis cannot be reached", "check BFF_REDIS_URL, and that Redis is running"
+    return (
+        f"Redis answers with an error ({type(failure).__name__})",
+        "check the database number in BFF_REDIS_URL",
+    )
+
+
+def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
+    """Write, read, run a script and delete, as sessions need it, under a key that nobody else has."""
+    key, value = f"{prefix}check:{secrets.token_hex(8)}", secrets.token_hex(8).encode()
+    step = "SET"
+    try:
+        client.set(key, value, ex=10)
+        step = "GET"
+        same = client.get(key) == value
+        step = "EVAL"
+        client.eval("return 1", 0)
+        step = "DEL"
+        client.delete(key)
+    except ReadOnlyError:
+        yield error(AREA, "this Redis is a read-only replica", "let BFF_REDIS_URL name the primary")
+    except NoPermissionError:
+        yield error(
+            AREA,
+            f"Redis does not allow {step} on keys that begin with {prefix}",
+            f"give the user ~{prefix}* and the commands of docs/troubleshooting.md",
+        )
+    except (RedisError, OSError, TimeoutError) as failure:
+        full = isinstance(failure, OutOfMemoryError)
+        yield error(
+            AREA,
+            "Redis is full and takes no more" if full else f"{step} fails: {type(failure).__name__}",
+            "give it more memory, or remove what does not belong there"
+            if full
+            else "look at the log of Redis",
+        )
+    else:
+        if same:
+            yield ok(AREA, f"keys that begin with {prefix} can be written, read and deleted")
+        else:
+            yield error(AREA, "what was written could not be read back", "let BFF_REDIS_URL name the primary")
+
+
+def check_facts(client: redis.Redis) -> Iterator[Finding]:
+    """What the server says of itself, as far as it is allowed to (managed services hide some of it)."""
+    try:
+        facts = _facts(client.info())
+    except (RedisError, OSError, TimeoutError):
+        yield ok(AREA, "could not tell version, eviction policy and persistence: INFO is not to be had here")
+        return
+    yield from _check_version(str(facts.get("redis_version", "")))
+    yield from _check_eviction(
+        str(facts.get("maxmemory_policy") or _configured(client, "maxmemory-policy") or "")
+    )
+    yield from _check_persistence(client, facts)
+
+
+def _facts(info: Any) -> dict[str, Any]:
+    """Of one server; a cluster answers for each of its nodes."""
+    if "redis_version" not in info and info and all(isinstance(each, dict) for each in info.values()):
+        info = next(iter(info.values()))
+    return dict(info)
+
+
+def _check_version(version: str) -> Iterator[Finding]:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None:
+        yield ok(AREA, "could not tell the version of Redis")
+    elif (int(numbers[1]), int(numbers[2])) < OLDEST:
+        yield error(AREA, f"Redis is version {plain(version, 20)}", "use version 6.2 or newer")
+    else:
+        yield ok(AREA, f"Redis is version {plain(version, 20)}")
+
+
+def _check_eviction(policy: str) -> Iterator[Finding]:
+    if not policy:
+        yield ok(AREA, "could not tell the eviction policy")
+    elif policy == "noeviction":
+        yield ok(AREA, "nothing is evicted when memory is full")
+    else:
+        yield warning(
+            AREA,
+            f"maxmemory-policy is {plain(policy, 40)}: when memory is full, people are signed out at random",
+            "set maxmemory-policy noeviction, and enough memory",
+        )
+
+
+def _check_persistence(client: redis.Redis, facts: dict[str, Any]) -> Iterator[Finding]:
+    if str(facts.get("aof_enabled", "0")) == "1":
+        yield ok(AREA, "an append-only file keeps sessions over a restart of Redis")
+        return
+    save = _configured(client, "save")
+    if save is None:
+        yield ok(
+            AREA,
+            "could not tell whether Redis keeps its data: no append-only file, and CONFIG is not allowed",
+        )
+    elif save:
+        yield ok(
+            AREA, "snapshots keep most sessions over a restart of Redis; an append-only file would keep all"
+        )
+    else:
+        yield warning(
+            AREA,
+            "Redis keeps nothing over its restart: everybody is signed out then",
+            "switch on the append-only file (appendonly yes)",
+        )
+
+
+def _configured(client: redis.Redis, name: str) -> str | None:
+    """One value of the configuration; None where it may not be read."""
+    try:
+        found: Any = client.config_get(name)
+    except (RedisError, OSError, TimeoutError):
+        return None
+    values = [value for key, value in dict(found).items() if key in (name, name.encode())]
+    if not values:
+        return None
+    return values[0].decode() if isinstance(values[0], bytes) else str(values[0])
