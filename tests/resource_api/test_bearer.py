@@ -43,7 +43,13 @@ INVALID_REQUEST = (400, 'Bearer error="invalid_request"')
         ("Bearer TOKEN,Basic dXNlcjpwYXNz", INVALID_REQUEST),
         ("Basic dXNlcjpwYXNz, Bearer TOKEN", INVALID_REQUEST),
         ("Basic dXNlcjpwYXNz,bearer TOKEN", INVALID_REQUEST),
-        ('Bearer {"payload":"e30","signatures":[]}', INVALID_REQUEST),
+        ("Bearer TOKEN,Negotiate", INVALID_REQUEST),
+        ("Bearer TOKEN,,", INVALID_REQUEST),
+        ("Bearer ,TOKEN", INVALID_REQUEST),
+        ('Bearer TOKEN, Digest username="a", realm="b"', INVALID_REQUEST),
+        ('Bearer {"payload":"e30","signatures":[]}', INVALID_TOKEN),
+        ('Bearer {"payload":"e30", "protected":"e30", "signature":"AA"}', INVALID_TOKEN),
+        ("Bearer [1,2]", INVALID_TOKEN),
     ],
 )
 def test_a_header_that_is_no_token(

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bff.resource_api.jwt.fetching import FetchFailed, FetchLimits, discovery_url, fetch_keys
-from tests.forge import Forge
+from bff.resource_api.jwt.fetching import FetchFailed, FetchLimits, _jwks_uri, discovery_url, fetch_keys
+from tests.forge import Forge, signer
 from tests.resource_api.issuer import DISCOVERY, JWKS, Answer, LocalIssuer, send
 
 LIMITS = FetchLimits(connect=1, read=0.5, total=1)
@@ -43,6 +52,36 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
     """A byte now and then: never long enough apart for a read timeout."""
     handler.send_response(200)
     handler.end_headers()
+    for _ in range(100):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def drip_head(handler: BaseHTTPRequestHandler) -> None:
+    """A header that never ends, though no read waits long for it."""
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Drip: ")
+    for _ in range(100):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def interim(handler: BaseHTTPRequestHandler) -> None:
+    """One interim answer after the other, and never the final one."""
+    for _ in range(100):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def unending(handler: BaseHTTPRequestHandler) -> None:
+    """A whole document without a length, on a connection that then stays open, a blank at a time."""
+    handler.send_response(200)
+    handler.end_headers()
+    host = handler.headers["Host"]
+    document = {"issuer": f"http://{host}", "jwks_uri": f"http://{host}{JWKS}", "keys": []}
+    handler.wfile.write(json.dumps(document).encode())
     for _ in range(100):
         handler.wfile.write(b" ")
         handler.wfile.flush()
@@ -100,6 +139,9 @@ def chunked(body: bytes) -> Answer:
         plain(gzip.compress(b'{"keys": []}'), Content_Encoding="gzip"),
         plain(b"[" * 100_000),
         drip,
+        drip_head,
+        interim,
+        unending,
         endless,
         cut_short,
     ],
@@ -112,6 +154,178 @@ def test_a_bad_answer_is_a_failed_fetch(server: LocalIssuer, answer: Answer) -> 
         with pytest.raises(FetchFailed):
             fetch(server.issuer)
         assert time.monotonic() - began < LIMITS.total + 1
+
+
+def test_the_time_is_for_both_documents_together(server: LocalIssuer) -> None:
+    """An issuer that takes its time twice is not given the time twice."""
+
+    def slow(path: str) -> Answer:
+        document = json.dumps(server._document(path)).encode()
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            for at in range(0, len(document), len(document) // 6):
+                handler.wfile.write(document[at : at + len(document) // 6])
+                handler.wfile.flush()
+                time.sleep(0.1)
+
+        return answer
+
+    server.answers = {DISCOVERY: slow(DISCOVERY)}
+    assert fetch(server.issuer) == ["access-1", "id-1"]
+    server.answers[JWKS] = slow(JWKS)
+    began = time.monotonic()
+    with pytest.raises(FetchFailed):
+        fetch(server.issuer)
+    assert time.monotonic() - began < LIMITS.total + 0.3
+
+
+@contextmanager
+def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A bare TCP server for one connection; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    serve(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+    thread.join(5)
+
+
+def over_tls(certificate: Path, serve: Callable[[ssl.SSLSocket], None]) -> Callable[[socket.socket], None]:
+    """A server that shows this certificate."""
+
+    def run(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        with context.wrap_socket(connection, server_side=True) as secured:
+            serve(secured)
+
+    return run
+
+
+def test_a_drip_inside_tls_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The socket that TLS wraps is the one that is cut."""
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+
+    def serve(connection: ssl.SSLSocket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.0 200 OK\r\nX-Drip: ")
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    with listener(over_tls(certificate, serve)) as port:
+        began = time.monotonic()
+        with pytest.raises(FetchFailed, match="took too long"):
+            fetch(f"https://127.0.0.1:{port}")
+        assert time.monotonic() - began < LIMITS.total + 0.5
+
+
+def test_a_handshake_that_drips_is_over_in_time() -> None:
+    """A record of the handshake that arrives byte by byte has no more time than the rest."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"\x16\x03\x03\x40\x00")
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    with listener(serve) as port:
+        began = time.monotonic()
+        with pytest.raises(FetchFailed):
+            fetch(f"https://127.0.0.1:{port}")
+        assert time.monotonic() - began < LIMITS.total + 0.5
+
+
+def test_a_proxy_that_drips_is_cut(server: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between us and the issuer there may be a proxy, and it has no more time than the issuer."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.origin)
+    server.answers = {"http://issuer.example" + DISCOVERY: drip_head}
+    began = time.monotonic()
+    with pytest.raises(FetchFailed, match="took too long"):
+        fetch("http://issuer.example", allow_http=True)
+    assert time.monotonic() - began < LIMITS.total + 0.5
+
+
+def test_a_fetch_leaves_nothing_behind(server: LocalIssuer) -> None:
+    """No timer and no descriptor stays, whether it succeeded or was cut."""
+
+    def left() -> tuple[int, int]:
+        timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        return len(timers), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = left()
+    kinds: list[dict[str, Answer]] = [{}, {DISCOVERY: drip_head}, {JWKS: plain(b"{}", 500)}]
+    for answers in kinds:
+        server.answers = answers
+        with suppress(FetchFailed):
+            fetch(server.issuer)
+    server.answers = {}
+    fetch_keys(server.issuer, {"RS256"}, FetchLimits(total=60), allow_http=False)
+    # The server's own threads, in this process too, need a moment to notice.
+    deadline = time.monotonic() + 5
+    while left() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left() <= before
+
+
+def test_an_untrusted_certificate_is_a_failed_fetch(tmp_path: Path) -> None:
+    """The issuer must prove that it is itself."""
+    certificate = self_signed(tmp_path)
+    with (
+        listener(over_tls(certificate, lambda _: None)) as port,
+        pytest.raises(FetchFailed, match="SSLError"),
+    ):
+        fetch(f"https://127.0.0.1:{port}")
+
+
+KEY_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate that nobody vouches for, with its key, as PEM."""
+    key = signer("tls").key
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(1))
+        .not_valid_after(now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(KEY_USAGE, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "server.pem"
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path
 
 
 def test_a_redirect_is_not_followed(server: LocalIssuer) -> None:
@@ -145,9 +359,20 @@ def test_a_redirect_is_not_followed(server: LocalIssuer) -> None:
 def test_a_bad_discovery_document_is_refused(server: LocalIssuer, metadata: dict[str, Any]) -> None:
     """Another issuer's document or a key address that is not https leads to no further request."""
     server.metadata = metadata
-    with pytest.raises(FetchFailed):
+    with pytest.raises(FetchFailed, match="discovery document"):
         fetch(server.issuer)
     assert server.fetches == 0
+
+
+def test_an_https_issuer_s_keys_are_not_on_this_machine() -> None:
+    """Plain http on loopback is for an issuer on loopback, not for one that points us at our own ports."""
+    issuer = "https://issuer.example"
+    metadata = {"issuer": issuer, "jwks_uri": "http://127.0.0.1:6379/jwks.json"}
+    with pytest.raises(FetchFailed, match="plain http"):
+        _jwks_uri(metadata, issuer, allow_http=False)
+    assert _jwks_uri(metadata, issuer, allow_http=True) == metadata["jwks_uri"]
+    metadata["jwks_uri"] = "https://keys.example/jwks?tenant=1"
+    assert _jwks_uri(metadata, issuer, allow_http=False) == metadata["jwks_uri"]
 
 
 def test_the_issuer_is_compared_to_the_letter(server: LocalIssuer) -> None:

@@ -130,6 +130,34 @@ def test_undeclared_views_are_refused(validator: JWTValidator, forge: Forge) -> 
     assert client.get("/static/x.js").status_code == 403
 
 
+def test_an_address_without_a_view_is_named_and_refused(validator: JWTValidator) -> None:
+    """Flask lets an address be added before its view: until that is there it is closed."""
+    app = flask_app()
+    app.add_url_rule("/promised", endpoint="promised")
+    with pytest.raises(UndeclaredViewError, match="promised"):
+        validator.protect(app)
+    app = validator.protect(flask_app())
+    app.add_url_rule("/promised", endpoint="promised")
+    assert app.test_client().get("/promised").status_code == 403
+
+
+def test_a_token_does_not_outlive_its_request(validator: JWTValidator, forge: Forge) -> None:
+    """Where an application context is open over several requests, each has its own token or none."""
+    app = flask_app()
+
+    @app.get("/whose")
+    @public
+    def whose() -> str:
+        return current_token().sub
+
+    validator.protect(app)
+    with app.app_context():
+        client = app.test_client()
+        assert client.get("/mine/1", headers=bearer(forge.access_token())).status_code == 200
+        with pytest.raises(RuntimeError, match="no verified access token"):
+            client.get("/whose")
+
+
 def test_without_a_validator_nobody_gets_in(forge: Forge) -> None:
     """Forgetting `protect` closes the views instead of opening them."""
     app = flask_app()

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from bff.resource_api import JWTValidator
+from bff.resource_api.jwt.fetching import FetchLimits
 from bff.resource_api.jwt.jwks import CachePolicy
 from tests.forge import Forge, signer
 from tests.resource_api.conftest import Clock, bearer, build_app
@@ -236,6 +238,52 @@ def test_an_issuer_that_hangs_holds_no_thread_for_long(stand: Stand) -> None:
         assert time.perf_counter() - began < 3 * POLICY.short_wait + 0.5
 
 
+def test_late_comers_wait_only_for_the_rest() -> None:
+    """The wait counts from the fetch's beginning: a steady stream of requests is no queue of full waits."""
+    stand = Stand(CachePolicy(max_wait=1.5))
+    stand.issuer.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(stand.status)
+        until(lambda: stand.issuer.asked != [])
+        stand.clock.now += 1.4
+        began = time.perf_counter()
+        assert stand.status() == 503
+        assert time.perf_counter() - began < 0.7
+        assert first.result() == 503
+    stand.issuer.close()
+
+
+def test_an_issuer_that_drips_for_ever_collects_no_threads(issuer: LocalIssuer) -> None:
+    """Every fetch ends, though its answer does not: a day of this leaves nothing behind."""
+    clock = Clock(1000.0)
+    validator = JWTValidator(
+        issuer.issuer,
+        audience="api",
+        cache_policy=CachePolicy(max_wait=0.1, short_wait=0.1),
+        fetch_limits=FetchLimits(total=1),
+        monotonic=clock,
+    )
+
+    def drip(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Drip: ")
+        while True:
+            handler.wfile.write(b"x")
+            time.sleep(0.05)
+
+    issuer.answers["/pool" + DISCOVERY] = drip
+    for _ in range(3):
+        assert not validator.ready()
+        clock.now += POLICY.overdue
+    assert len(fetching()) == 3
+    until(lambda: not fetching())
+    issuer.answers.clear()
+
+
+def fetching() -> list[threading.Thread]:
+    """The fetches under way, given up or not."""
+    return [thread for thread in threading.enumerate() if thread.name == "jwks-fetch"]
+
+
 def test_a_fetch_that_never_ends_is_given_up() -> None:
     """A drip of headers passes every read timeout: the next fetch begins without it."""
     stand = Stand(CachePolicy(max_wait=0.2, short_wait=0.1))
@@ -286,6 +334,20 @@ def test_without_a_thread_it_is_an_outage(stand: Stand, monkeypatch: pytest.Monk
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     headers = bearer(stand.forge.access_token())
     assert stand.app.test_client().get("/weather", headers=headers).status_code == 503
+
+
+def test_one_issuer_s_outage_is_not_the_other_s() -> None:
+    """Tokens of the one that answers are judged as ever; readiness says that one is missing."""
+    first, second = LocalIssuer("/one"), LocalIssuer("/two")
+    one, two = Forge(first.issuer), Forge(second.issuer)
+    first.jwks, second.jwks = one.jwks(), two.jwks()
+    second.down = True
+    client = build_app(one, {"API_ISSUER": f"{first.issuer},{second.issuer}"}).test_client()
+    assert client.get("/weather", headers=bearer(two.access_token())).status_code == 503
+    assert client.get("/weather", headers=bearer(one.access_token())).status_code == 200
+    assert client.get("/health/ready").status_code == 503
+    first.close()
+    second.close()
 
 
 def test_several_issuers_are_told_apart() -> None:

@@ -78,6 +78,17 @@ def test_the_package_stands_alone(path: Path) -> None:
         assert not {name for name in imported if name.split(".")[0] in ("flask", "werkzeug")}
 
 
+def test_python_jose_is_touched_in_one_place() -> None:
+    """In all of the program: the local provider apart, which signs with it if it likes."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "bff").rglob("*.py")
+        if "dev_idp" not in path.parts
+        if any(name.split(".")[0] == "jose" for name in imports_of(path))
+    }
+    assert users == {"bff/resource_api/jwt/keys.py"}
+
+
 def example(heading: str) -> str:
     """The first block of Python under a heading of the guide."""
     section = GUIDE.read_text().split(f"## {heading}\n", 1)[1]
@@ -91,7 +102,8 @@ def test_the_guide_s_example_runs(forge: Forge, monkeypatch: pytest.MonkeyPatch,
     # Flask looks for a folder `static` beside the file that calls it.
     monkeypatch.chdir(tmp_path)
     code = example("Ten lines")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    assert re.search(r"^from bff.resource_api import JWTValidator, .*\brequires$", code, re.MULTILINE)
     issuer = re.search(r'"(https://[^"]+)"', code)
     assert issuer is not None
     names: dict[str, Any] = {"__name__": "example"}

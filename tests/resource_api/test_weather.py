@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.datastructures import Headers
 
 from bff.resource_api.weather import forecast
 from tests.forge import Forge
@@ -23,7 +24,10 @@ def test_health_is_anonymous(api: FlaskClient, path: str) -> None:
     assert (answer.status_code, answer.get_json()) == (200, {"status": "ok"})
 
 
-@pytest.mark.parametrize(("query", "days"), [("", 5), ("?days=1", 1), ("?days=14", 14), ("?x=1", 5)])
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [("", 5), ("?days=1", 1), ("?days=14", 14), ("?x=1", 5), ("?Days=3", 5), ("?days[]=3", 5)],
+)
 def test_the_forecast(api: FlaskClient, forge: Forge, query: str, days: int) -> None:
     """It begins tomorrow, goes on day by day, and has the three members and no other."""
     answer = api.get(f"/weather{query}", headers=bearer(forge.access_token()))
@@ -55,6 +59,14 @@ def test_the_forecast(api: FlaskClient, forge: Forge, query: str, days: int) -> 
         "days=" + "9" * 5000,
         "days=%00",
         "days=%FF",
+        "days=00",
+        "days=+5",
+        "days=5%0A",
+        "days=5;days=6",
+        "days=%EF%BC%95",
+        "days=0x5",
+        "days=5,6",
+        "days=&days=5",
     ],
 )
 @pytest.mark.parametrize("path", ["/weather", "/weather/admin"])
@@ -230,6 +242,45 @@ def test_other_origins_get_nothing(cors_api: FlaskClient, forge: Forge, origin: 
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
     assert "Origin" in answer.headers["Vary"]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "", "\u00e4"])
+def test_a_preflight_allows_no_more_than_there_is(cors_api: FlaskClient, method: str) -> None:
+    """Whatever is asked for, the answer names what the address takes, and the browser refuses the rest."""
+    headers = {
+        "Origin": APP_ORIGIN,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "x-anything, cookie",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    answer = cors_api.options("/weather", headers=headers)
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Methods"]) == (204, "GET, HEAD")
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization"
+    assert "Access-Control-Allow-Private-Network" not in answer.headers
+
+
+def test_two_origins_are_none(cors_api: FlaskClient, forge: Forge) -> None:
+    """A header that came twice names nobody."""
+    lines = Headers([("Origin", APP_ORIGIN), ("Origin", APP_ORIGIN), *bearer(forge.access_token()).items()])
+    assert "Access-Control-Allow-Origin" not in cors_api.get("/weather", headers=lines).headers
+
+
+def test_each_origin_is_told_its_own_name(forge: Forge) -> None:
+    """With several origins allowed, the answer to one does not speak of another."""
+    origins = [APP_ORIGIN, "http://localhost:5173", "http://[::1]:8080"]
+    client = build_app(forge, {"API_CORS_ORIGINS": ",".join(origins)}).test_client()
+    for origin in origins:
+        answer = client.get("/health", headers={"Origin": origin})
+        assert answer.headers.getlist("Access-Control-Allow-Origin") == [origin]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/weather?access_token=x", "/weather/admin", "/weather?days=0", "/nope"])
+def test_every_refusal_can_be_read(cors_api: FlaskClient, forge: Forge, path: str) -> None:
+    """Not only the 401: a page must be able to tell its user what is wrong."""
+    answer = cors_api.get(path, headers={"Origin": APP_ORIGIN, **bearer(forge.access_token())})
+    assert answer.status_code in (400, 403, 404)
+    assert answer.headers["Access-Control-Allow-Origin"] == APP_ORIGIN
 
 
 def test_errors_can_be_read_by_the_page_too(cors_api: FlaskClient) -> None:
