@@ -57,8 +57,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     contexts = []
 
     def listen(text: str, kind: str, address: str) -> None:
-        # A failed fetch is logged by the browser itself; that is how signed-out visitors are told apart. And a
-        # page of the provider that is made to attack us in a test complains that it cannot.
+        # A failed fetch is logged by the browser itself; that is how signed-out visitors are told apart. And
+        # a page of the provider that is made to attack us in a test complains that it cannot.
         attack = "/bff/user" in text and not address.startswith("http://localhost")
         if kind == "error" and "Failed to load resource" not in text and not attack:
             complaints.append(text)
