@@ -143,6 +143,27 @@ def idp() -> None:
     )
 
 
+@main.command()
+@_version
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for a warning, too.")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    help="Also print the settings in force and where each came from, secrets masked.",
+)
+def check(*, as_json: bool, strict: bool, show_config: bool) -> None:
+    """Look at everything the server depends on, and say what is wrong and how to mend it.
+
+    Configured as `bff serve` is.
+    """
+    from bff.check import run
+    from bff.logs import configure
+
+    configure("error", "text")
+    sys.exit(run(os.environ, as_json=as_json, strict=strict, show_config=show_config, out=sys.stdout))
+
+
 @main.group()
 @_version
 def keys() -> None:

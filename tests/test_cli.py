@@ -21,7 +21,19 @@ from bff.cli import main
 from tests.test_settings import BASE
 
 API = {"API_ISSUER": "https://issuer.example", "API_CLIENT_IDS": "client"}
-COMMANDS = ["dev", "serve", "api", "idp", "keys", "keys new", "sessions", "sessions list", "sessions revoke"]
+COMMANDS = [
+    "dev",
+    "serve",
+    "api",
+    "idp",
+    "check",
+    "keys",
+    "keys new",
+    "keys public",
+    "sessions",
+    "sessions list",
+    "sessions revoke",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -95,3 +95,19 @@ def test_every_make_target_of_the_docs_exists() -> None:
     for page in PAGES:
         for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_what_conformance_names_is_there() -> None:
+    """Every module and every test of docs/conformance.md exists, and each rule has a test."""
+    text = (ROOT / "docs" / "conformance.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "| test" not in line]
+    assert len(rows) > 50
+    for row in rows:
+        if set(row) <= set("|- "):
+            continue
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert tests, row
+        for file, name in tests:
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+        for module in re.findall(r"`(bff/[\w/]+\.py)`", row):
+            assert (ROOT / module).exists(), module

@@ -26,12 +26,15 @@ class Mask:
     @classmethod
     def of(cls, environ: Mapping[str, str], configuration: Configuration) -> Mask:
         """One that knows every secret of a configuration, usable or not."""
-        raw = raw_values(environ)
-        found = list(_texts(raw[field] for field in _secrets() if field in raw))
-        if configuration.settings is not None:
-            found += _texts(getattr(configuration.settings, field) for field in _secrets())
-        whole = [text for text in found if "@" in text or "://" not in text]  # no address without a password
-        return cls([*whole, *(password for text in found for password in _passwords(text))])
+        raw, settings = raw_values(environ), configuration.settings
+        secrets: list[str] = []
+        for field in _secrets():
+            values = [raw.get(field), None if settings is None else getattr(settings, field)]
+            for text in _texts(values):
+                secrets += _passwords(text)
+                if field != "redis_url" or "@" in text or "://" not in text:  # else an address to be shown
+                    secrets.append(text)
+        return cls(secrets)
 
     def __call__(self, text: str) -> str:
         for form in self._forms:
