@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from click.testing import CliRunner
@@ -186,6 +187,23 @@ def test_pushed_request(pushing: ScriptedProvider) -> None:
     assert attempt.code_verifier not in seen.body
     response = pushing.authorize(url)
     assert provider.redeem(response["code"], attempt).identity.claims["email"] == "alice@example.com"
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "private_key_jwt"])
+def test_a_pushed_request_names_each_parameter_once(
+    pushing: ScriptedProvider, tmp_path: Path, method: str
+) -> None:
+    """Also where the client shows itself in the body: providers refuse what comes twice (RFC 6749 §3.2)."""
+    if method == "private_key_jwt":
+        path = jwk_file(tmp_path, KEYS["RSA"])
+        pushing.client_keys = public_jwks(load_client_key(path))
+        provider = keyed(pushing, path)
+    else:
+        provider = client_of(pushing, oidc_client_auth=method)
+    begin(provider)
+    names = [name for name, _ in parse_qsl(pushing.last("par").body)]
+    assert "client_id" in names
+    assert len(names) == len(set(names))
 
 
 def test_an_endpoint_with_a_query_of_its_own(pushing: ScriptedProvider) -> None:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
@@ -58,8 +58,15 @@ def _appended(body: str, parameters: list[tuple[str, str]], headers: dict[str, s
 
 
 def _post(client: Any, _method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, Any, str]:
-    pair = [("client_id", client.client_id), ("client_secret", client.client_secret)]
+    pair = [*_named(client, body), ("client_secret", client.client_secret)]
     return uri, headers, _appended(body, pair, headers)
+
+
+def _named(client: Any, body: str) -> list[tuple[str, str]]:
+    """Who asks, where the body does not say so yet, as that of a pushed request does: no parameter may come
+    twice (RFC 6749 §3.2)."""
+    named = any(name == "client_id" for name, _ in parse_qsl(body))
+    return [] if named else [("client_id", client.client_id)]
 
 
 def _basic(client: Any, _method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, Any, str]:
@@ -86,7 +93,7 @@ def _private_key_jwt(key: SigningKey, audience: Callable[[], str]) -> Method:
         }
         assertion = jwt.encode(header, claims, key, algorithms=[str(header["alg"])])
         added = [
-            ("client_id", client.client_id),
+            *_named(client, body),
             ("client_assertion_type", _ASSERTION),
             ("client_assertion", assertion),
         ]

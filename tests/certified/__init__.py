@@ -1,0 +1,1 @@
+"""The whole flow against a provider that others wrote and certified: npm's `oidc-provider`."""
