@@ -34,6 +34,7 @@ from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cooki
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
 from bff.sessions.store import SessionReader, SessionStore
+from bff.sessions.wire import Wire
 from bff.settings import Settings
 from bff.site import Site
 from bff.tokens import Clock
@@ -55,7 +56,9 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     redis_url = settings.redis_url.get_secret_value()
     client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock)
-    reader = SessionReader(connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock)
+    reader = SessionReader(
+        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, Wire(redis_url)
+    )
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")

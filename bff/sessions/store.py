@@ -22,6 +22,7 @@ from bff.sessions.errors import StoreErrors, store_errors
 from bff.sessions.index import UserIndex
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import DATA, Codec, Meta, SessionRecord
+from bff.sessions.wire import Wire
 from bff.tokens import Clock, TokenSet
 
 if TYPE_CHECKING:
@@ -309,8 +310,17 @@ class SessionStore:
 class SessionReader:
     """The data plane's view: one round trip for a live session, and the slide."""
 
-    def __init__(self, client: redis.asyncio.Redis, codec: Codec, lifetime: Lifetime, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        codec: Codec,
+        lifetime: Lifetime,
+        clock: Clock,
+        wire: Wire | None = None,
+    ) -> None:
+        """`wire`, where there is one, asks for sessions; `client` does the rest."""
         self._client = client
+        self._wire = wire
         self._codec = codec
         self.lifetime = lifetime
         self._clock = clock
@@ -324,8 +334,11 @@ class SessionReader:
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""
         with store_errors():
-            async with asyncio.timeout(READ_SECONDS):
-                values: list[Any] = await self._client.hmget(key, _READ)
+            if self._wire is not None:
+                values: list[Any] = await self._wire.ask(b"HMGET", key, *_READ)
+            else:
+                async with asyncio.timeout(READ_SECONDS):
+                    values = await self._client.hmget(key, _READ)
         fields = {name: value for name, value in zip(_READ, values, strict=True) if value is not None}
         record = self._codec.read(key, fields)
         return record if record is not None and self.lifetime.live(record, self._clock()) else None
@@ -346,6 +359,9 @@ class SessionReader:
                 await self._renew(keys=_pair(key), args=[owner, _milliseconds(seconds)])
 
     async def close(self) -> None:
+        """Hang up."""
+        if self._wire is not None:
+            await self._wire.close()
         await self._client.aclose()
 
 
