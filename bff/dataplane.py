@@ -7,14 +7,15 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.connection import Exchange
 from bff.errors import (
     BadRequest,
     BodyTooLarge,
@@ -45,9 +46,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-CONNECTION = "bff.connection"
-"""Where the server leaves the connection in the scope: once it is `lost`, `on_lost` is called."""
 
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
@@ -128,16 +126,15 @@ class DataPlane:
         self._common = CommonHeaders(secure=origin.scheme == "https")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})  # before accept: answered with 403
+        """The ASGI application: its life alone. What is asked comes as exchanges, from our own connections,
+        which have judged the raw bytes of each request."""
+        if scope["type"] != "lifespan":
+            raise RuntimeError("the data plane is served by `bff serve` alone")
+        await self._lifespan(receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(send, self._common, ours=scope["raw_path"].startswith(b"/bff/"))
-        head = _head(scope)
+    async def exchange(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        head = exchange.head
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
@@ -148,13 +145,12 @@ class DataPlane:
             self._guard.check_origin(head, entry.proof)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
-                with _cancelled_with(scope.get(CONNECTION)):
-                    await self._proxy(entry, path, head, receive, exchange)
+                await self._until_lost(entry, path, exchange)
             elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
-                await exchange.answer(_ALIVE)
-            elif not (entry.site and await self._from_site(entry, path, head, scope, receive, exchange)):
+                self._answer(exchange, _ALIVE)
+            elif not (entry.site and await self._from_site(entry, path, exchange)):
                 self._check_length(head, MAX_CONTROL_BODY_BYTES)
-                await self._to_control(entry, path, head, scope, receive, exchange)
+                await self._to_control(entry, path, exchange)
         except PublicError as error:
             failure = error
         except Disconnected:
@@ -164,10 +160,26 @@ class DataPlane:
         else:
             return
         _report(failure, entry, head, cause)
-        if not exchange.started:
+        if not exchange.response_started:
             page = is_page(entry, head)
-            await exchange.answer(error_answer(failure, self._render_page if page else None))
-        # Otherwise the server closes the connection on an answer that has no end: it must not look whole.
+            self._answer(exchange, error_answer(failure, self._render_page if page else None))
+        # Otherwise the connection is closed on an answer that has no end: it must not look whole.
+
+    def _answer(self, exchange: Exchange, answer: Answer) -> None:
+        ours = exchange.head.path.startswith(b"/bff/")
+        exchange.answer(answer.status, self._common.add(answer.headers, ours=ours), answer.body)
+
+    def _sending(self, exchange: Exchange) -> Send:
+        """ASGI's `send` for the inner applications; completes their headers."""
+        ours = exchange.head.path.startswith(b"/bff/")
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = self._common.add(list(message["headers"]), ours=ours)
+                message = {"type": "http.response.start", "status": message["status"], "headers": headers}
+            await exchange.send(message)  # type: ignore[arg-type]
+
+        return send
 
     def _admit_target(self, path: str, head: RequestHead) -> None:
         check_query(head.query)
@@ -181,9 +193,21 @@ class DataPlane:
 
     # -- proxied routes -----------------------------------------------------------------------------
 
-    async def _proxy(
-        self, route: Route, path: str, head: RequestHead, receive: Receive, exchange: _Exchange
-    ) -> None:
+    async def _until_lost(self, route: Route, path: str, exchange: Exchange) -> None:
+        """Proxy, and stop what is done for a browser once its connection is lost."""
+        task = asyncio.current_task()
+        exchange.on_lost = task.cancel if task is not None else None
+        try:
+            await self._proxy(route, path, exchange)
+        except asyncio.CancelledError:
+            if not exchange.disconnected:
+                raise
+            raise Disconnected from None
+        finally:
+            exchange.on_lost = None
+
+    async def _proxy(self, route: Route, path: str, exchange: Exchange) -> None:
+        head = exchange.head
         token = await self._token(head, route)
         origin = self._upstreams.origin(route.upstream)
         target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
@@ -194,11 +218,28 @@ class DataPlane:
             origin=self._origin,
             token=token,
         )
-        body = _Body(receive, self._max_body_bytes)
-        response = await origin.send(
-            head.method, target, headers, body if _has_body(head) else None, route.timeout
-        )
-        await _relay(response, route, exchange)
+        body = _Body(exchange.receive, self._max_body_bytes) if _has_body(head) else None
+        response = await origin.send(head.method, target, headers, body, route.timeout)
+        try:
+            await self._relay(response, route, exchange)
+        finally:
+            response.finish()
+
+    async def _relay(self, response: Response, route: Route, exchange: Exchange) -> None:
+        """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
+        headers = response_headers(response.headers, route.response_headers)
+        if response.status in (204, 304):
+            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        headers = self._common.add(headers, ours=False)
+        whole = response.whole()
+        if whole is not None:
+            exchange.answer(response.status, headers, whole)
+            return
+        exchange.begin(response.status, headers)
+        async for piece in response.body():
+            await exchange.write(piece)
+        exchange.end()
 
     async def _token(self, head: RequestHead, route: Route) -> str | None:
         """The token that the route sends; None where it sends none. Raises SignInNeeded and others."""
@@ -243,15 +284,7 @@ class DataPlane:
 
     # -- a single-page app --------------------------------------------------------------------------
 
-    async def _from_site(
-        self,
-        entry: Endpoint,
-        path: str,
-        head: RequestHead,
-        scope: Scope,
-        receive: Receive,
-        exchange: _Exchange,
-    ) -> bool:
+    async def _from_site(self, entry: Endpoint, path: str, exchange: Exchange) -> bool:
         """Answer from the app's files; False where it is one of our own that is asked for."""
         if self._site is None:
             return False
@@ -259,8 +292,9 @@ class DataPlane:
             entry.below and entry is not ANY_FILE
         )  # the app's files come first, then ours, and no page of the app
         try:
-            navigation = not own and is_navigation(head)
-            await self._site(path, scope, receive, exchange.send, navigation=navigation)
+            navigation = not own and is_navigation(exchange.head)
+            scope = self._scope(path, exchange)
+            await self._site(path, scope, exchange.receive, self._sending(exchange), navigation=navigation)
         except RouteNotFound:
             if not own:
                 raise
@@ -269,32 +303,39 @@ class DataPlane:
 
     # -- the control plane --------------------------------------------------------------------------
 
-    async def _to_control(
-        self,
-        endpoint: Endpoint,
-        path: str,
-        head: RequestHead,
-        scope: Scope,
-        receive: Receive,
-        exchange: _Exchange,
-    ) -> None:
+    async def _to_control(self, endpoint: Endpoint, path: str, exchange: Exchange) -> None:
         """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
-        body = b""
-        if _has_body(head):
-            body = await _control_body(receive)
+        head = exchange.head
+        body = await _control_body(exchange.receive) if _has_body(head) else b""
         if path in PATIENCE:
             await self._provider_ready(PATIENCE[path])
         admitted = Admitted(
             head, self._proxies.client_address(head), endpoint.session, is_page(endpoint, head)
         )
-        inner = dict(scope) | {
-            "path": path,
+        inner = self._scope(path, exchange) | {
             "headers": _for_wsgi(head, self._origin[1], len(body)),
-            "scheme": self._origin[0].decode(),
             Admitted.KEY: admitted,
         }
         async with self._place() if path in ASK_PROVIDER else nullcontext():
-            await self._control(inner, _replay(body), exchange.send)
+            await self._control(inner, _replay(body), self._sending(exchange))
+
+    def _scope(self, path: str, exchange: Exchange) -> dict[str, Any]:
+        """What the inner applications are told, in ASGI's words."""
+        head = exchange.head
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": head.method,
+            "scheme": self._origin[0].decode(),
+            "path": path,
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": (head.peer, 0) if head.peer else None,
+            "server": exchange.server,
+        }
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -311,50 +352,10 @@ class DataPlane:
                 return
 
 
-@contextmanager
-def _cancelled_with(connection: Any) -> Iterator[None]:
-    """Stop what is done for a browser when its connection is lost; the server tells us so."""
-    task = asyncio.current_task()
-    if connection is None or task is None:
-        yield
-        return
-    connection.on_lost = task.cancel
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not connection.lost:
-            raise
-        raise Disconnected from None
-    finally:
-        connection.on_lost = None
-
-
-class _Exchange:
-    """The answering half of a request: completes headers, and knows whether the answer has begun."""
-
-    def __init__(self, send: Send, common: CommonHeaders, *, ours: bool) -> None:
-        self._send = send
-        self._common = common
-        self._ours = ours
-        self.started = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            headers = self._common.add(list(message["headers"]), ours=self._ours)
-            message = {"type": "http.response.start", "status": message["status"], "headers": headers}
-        await self._send(message)
-
-    async def answer(self, answer: Answer) -> None:
-        headers = list(answer.headers)
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
-
-
 class _Body:
     """A request body as it comes, cut off where it grows past its limit."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[Any]], limit: int) -> None:
         self._receive = receive
         self._room = limit
         self._limit = limit
@@ -373,40 +374,13 @@ class _Body:
             yield piece
 
 
-async def _control_body(receive: Receive) -> bytes:
+async def _control_body(receive: Callable[[], Awaitable[Any]]) -> bytes:
     """A small body, read whole in a bounded time. Raises BadRequest, BodyTooLarge or Disconnected."""
     try:
         async with asyncio.timeout(CONTROL_BODY_SECONDS):
             return b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
     except TimeoutError:
         raise BadRequest("The body took too long to arrive.") from None
-
-
-async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
-    """Stream the upstream's answer to the browser."""
-    try:
-        headers = response_headers(response.headers, route.response_headers)
-        if response.status in (204, 304):
-            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
-            headers = [pair for pair in headers if pair[0] != b"content-length"]
-        await exchange.send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for piece in response.body():
-            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
-    finally:
-        response.finish()
-
-
-def _head(scope: Scope) -> RequestHead:
-    client = scope.get("client")
-    # A snapshot of the headers: the server appends trailers to the same list while the body arrives.
-    return RequestHead(
-        scope["method"],
-        scope["raw_path"],
-        scope["query_string"],
-        list(scope["headers"]),
-        client[0] if client else None,
-    )
 
 
 def _has_body(head: RequestHead) -> bool:
