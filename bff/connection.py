@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import structlog
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -42,35 +41,63 @@ _TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")  # origin-form, visible ASCII
 log = structlog.get_logger("bff.server")
 
 
-def _nothing() -> None: ...
-
-
 class Exchange(RequestResponseCycle):
     """One request and its answer. Answer it whole, or begin, write and end; or speak ASGI."""
 
     head: RequestHead
-    on_lost: Callable[[], object] | None = None
-    """Called once the connection is lost, if that happens before the answer is complete."""
+    task: asyncio.Task[None]
+    stop_when_lost = False
+    """Whether nothing is to be done any more once the browser has gone: the task is cancelled."""
+    access_log = False
+    default_headers = []
+    disconnected = False
+    more_body = True
+    response_started = response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    _left: int | None = None  # of the body that Content-Length announces
+    _arrival: asyncio.Future[None] | None = None
+    _body_told = False  # to the end: all that can come is that the browser goes
 
     def __init__(self, protocol: Protocol, head: RequestHead, *, keep_alive: bool, persistent: bool) -> None:
         """`persistent`: whether the client knows chunks (HTTP/1.1)."""
-        super().__init__(
-            scope={"method": head.method},  # type: ignore[typeddict-item]
-            transport=protocol.transport,
-            flow=protocol.flow,
-            logger=protocol.logger,
-            access_logger=protocol.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=protocol.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=protocol.on_response_complete,
-        )
+        # What uvicorn's own would set, without what we have no use for: this is made for every request.
+        self.scope = {"method": head.method}  # type: ignore[typeddict-item]
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.on_response = protocol.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = head.single(b"expect") is not None
+        self.body = bytearray()
         self.head = head
         self.server = protocol.server
         self._persistent = persistent
-        self._left: int | None = None  # of the body that Content-Length announces
+
+    @property
+    def message_event(self) -> Exchange:  # type: ignore[override]
+        """What the protocol sets when something of the body has come, or nothing more will: itself."""
+        return self
+
+    def set(self) -> None:
+        """Wake who waits for the body."""
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """ASGI's `receive`: what has come of the body, waiting for it if need be."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        while not (self.body or self.disconnected or self.response_complete) and (
+            self.more_body or self._body_told
+        ):
+            self.flow.resume_reading()
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        piece, self.body, self._body_told = bytes(self.body), bytearray(), not self.more_body
+        return {"type": "http.request", "body": piece, "more_body": self.more_body}
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """The whole answer in one piece. `headers` without a Content-Length get one where it has a body."""
@@ -151,7 +178,7 @@ class Exchange(RequestResponseCycle):
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.message_event.set()
+        self.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
@@ -195,8 +222,6 @@ class Protocol(HttpToolsProtocol):
             return
         self._fed += len(data)
         super().data_received(data)
-        if self._in_head and self._owed_until == math.inf and self._idle():
-            self._owe(self.head_seconds)  # a blank line begins no message, and stops the keep-alive timer
         if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
@@ -207,9 +232,9 @@ class Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
-        on_lost = getattr(self.cycle, "on_lost", None)
-        if on_lost is not None:
-            on_lost()
+        cycle: Any = self.cycle
+        if not self._idle() and getattr(cycle, "stop_when_lost", False):
+            cycle.task.cancel()
 
     def on_message_begin(self) -> None:
         if self._take is None:
@@ -217,7 +242,6 @@ class Protocol(HttpToolsProtocol):
             self.scope[CONNECTION] = self  # type: ignore[literal-required]
         else:
             self.url = b""
-            self.expect_100_continue = False
             self.headers = []
         self._in_head = True
         self._owe(self.head_seconds)
@@ -230,20 +254,27 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers come the same way, and are dropped
             self._head_bytes += len(name) + len(value) + 4
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._owe(self.body_pause_seconds)
+        self._owed_until = self.loop.time() + self.body_pause_seconds
         if self._refusal is not None:
             return
-        self._refusal = self._judge_head()
+        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        path, _, query = self.url.partition(b"?")
+        peer = self.client[0] if self.client else None
+        head = RequestHead(method, path, query, self.headers, peer)
+        self._refusal = self._judge_head(head, version)
         if self._refusal is not None:
             return
         if self._take is None:
             super().on_headers_complete()
         else:
-            self._begin_exchange()
+            self._begin_exchange(head, persistent=version != "1.0")
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
@@ -264,22 +295,22 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._fed = True, 0
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and self._owed_until != math.inf:
-            self._owe(self.unasked_seconds)
+        """What uvicorn does, but for its timer: how long the client may be silent is for our own to watch."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._owed_until == math.inf:
+            self._owe(self.timeout_keep_alive)
+        else:
+            self._owe(self.unasked_seconds)  # what is left of the request's body
 
-    def _begin_exchange(self) -> None:
-        version = self.parser.get_http_version()
-        path, _, query = self.url.partition(b"?")
-        peer = self.client[0] if self.client else None
-        head = RequestHead(self.parser.get_method().decode("ascii"), path, query, self.headers, peer)
+    def _begin_exchange(self, head: RequestHead, *, persistent: bool) -> None:
         earlier: Any = self.cycle
-        exchange = self.cycle = Exchange(
-            self,
-            head,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            persistent=version != "1.0",
-        )
+        keep_alive = persistent and self.parser.should_keep_alive()
+        exchange = self.cycle = Exchange(self, head, keep_alive=keep_alive, persistent=persistent)
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(exchange, self.app)
         else:
@@ -290,14 +321,14 @@ class Protocol(HttpToolsProtocol):
         if self._take is None:
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(self._take(cycle))
+        cycle.task = task = self.loop.create_task(self._take(cycle))  # type: ignore[attr-defined]
         self.tasks.add(task)
-        task.add_done_callback(partial(self._exchanged, cycle))
+        task.add_done_callback(self._exchanged)
 
-    def _exchanged(self, cycle: RequestResponseCycle, task: asyncio.Task[None]) -> None:
+    def _exchanged(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        cycle.on_response = _nothing  # or connection and exchange would keep each other alive
-        if not cycle.response_complete:
+        cycle: Any = self.cycle
+        if cycle.task is task and not cycle.response_complete:
             self.transport.close()  # cut short: the answer must not look whole
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exchange_failed", reason=type(error).__name__, exc_info=error)
@@ -325,28 +356,22 @@ class Protocol(HttpToolsProtocol):
         """What the parser refuses: smuggling attempts, mostly."""
         self._refusal = BadRequest("The request is not HTTP/1.1 as it should be.")
 
-    def _judge_head(self) -> PublicError | None:
+    def _judge_head(self, head: RequestHead, version: str) -> PublicError | None:
         if self._head_bytes > self.max_header_bytes:
             return HeadersTooLarge("The request's headers are too large.")
         if not _TARGET.match(self.url):
             return BadRequest("The request target must be a path on this server.")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0"):
             return BadRequest("The request must be HTTP/1.1.")
-        hosts, codings, sized = 0, [], False
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                codings.append(value.lower())
-            elif name == b"content-length":
-                sized = True
-        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+        if head.single(b"host") is None and (version != "1.0" or head.has(b"host")):
             return BadRequest("The request must name one Host.")  # RFC 9112 §3.2
-        return self._judge_framing(codings) if codings or sized else None
+        if head.has(b"transfer-encoding") or head.has(b"content-length"):
+            return self._judge_framing(head.values(b"transfer-encoding"))
+        return None
 
     def _judge_framing(self, codings: list[bytes]) -> PublicError | None:
         """Refuse what the parser refuses only when the application has begun, or reads in another way."""
-        if codings and codings != [b"chunked"]:
+        if codings and [coding.lower() for coding in codings] != [b"chunked"]:
             return BadRequest("The body must be sent as it is or in chunks.")  # RFC 9112 §6.1
         if self.parser.should_upgrade():
             # The parser takes such a body for another protocol: the next request could hide in it.

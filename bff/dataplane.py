@@ -30,7 +30,7 @@ from bff.errors import (
 )
 from bff.guard import Guard
 from bff.headers import response_headers, upstream_headers
-from bff.paths import canonical, check_query
+from bff.paths import check_query
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
@@ -138,14 +138,13 @@ class DataPlane:
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
-            path = canonical(head.path)
-            entry = self._table.find(path)  # first, but only to know how to say what is wrong
-            self._admit_target(path, head)
-            entry = allow(entry, head.method)
-            self._guard.check_origin(head, entry.proof)
+            # The entry first, but only to know how to say what is wrong.
+            path, entry = self._table.resolve(head.path)
+            entry = self._admit(path, entry, head)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
-                await self._until_lost(entry, path, exchange)
+                exchange.stop_when_lost = True
+                await self._proxy(entry, path, exchange)
             elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
                 self._answer(exchange, _ALIVE)
             elif not (entry.site and await self._from_site(entry, path, exchange)):
@@ -181,10 +180,14 @@ class DataPlane:
 
         return send
 
-    def _admit_target(self, path: str, head: RequestHead) -> None:
-        check_query(head.query)
+    def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
+        if head.query:
+            check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
+        entry = allow(entry, head.method)
+        self._guard.check_origin(head, entry.proof)
+        return entry
 
     def _check_length(self, head: RequestHead, limit: int) -> None:
         declared = head.single(b"content-length")
@@ -192,19 +195,6 @@ class DataPlane:
             raise BodyTooLarge(f"The body may have {limit} bytes at most.")
 
     # -- proxied routes -----------------------------------------------------------------------------
-
-    async def _until_lost(self, route: Route, path: str, exchange: Exchange) -> None:
-        """Proxy, and stop what is done for a browser once its connection is lost."""
-        task = asyncio.current_task()
-        exchange.on_lost = task.cancel if task is not None else None
-        try:
-            await self._proxy(route, path, exchange)
-        except asyncio.CancelledError:
-            if not exchange.disconnected:
-                raise
-            raise Disconnected from None
-        finally:
-            exchange.on_lost = None
 
     async def _proxy(self, route: Route, path: str, exchange: Exchange) -> None:
         head = exchange.head
@@ -250,7 +240,8 @@ class DataPlane:
             record = await self._session(head)
             self._check_age(record, route)
             if not client and route.token != "none":
-                return await self._user_token(record)
+                ready = self._refresher.ready(record)
+                return await self._user_token(record) if ready is None else ready.access_token
         return await self._service_tokens.token(route.scope, route.resource) if client else None
 
     def _check_age(self, record: SessionRecord, route: Route) -> None:
@@ -276,10 +267,11 @@ class DataPlane:
         record = await self._reader.load(digest(value)) if well_formed(value) else None
         if record is None:
             raise SessionExpired
-        try:
-            await self._reader.slide_if_due(record)
-        except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
-            log.warning("slide_failed", reason=error.reason)
+        if self._reader.slide_due(record):
+            try:
+                await self._reader.slide(record)
+            except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
+                log.warning("slide_failed", reason=error.reason)
         return record
 
     # -- a single-page app --------------------------------------------------------------------------

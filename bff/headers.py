@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 from bff.request import Headers, RequestHead
 from bff.settings import never_back
@@ -35,8 +35,10 @@ def upstream_headers(
 
     `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host.
     """
-    nominated = _nominated(head.values(b"connection"))
-    passed = [(name, value) for name, value in head.headers if name in REQUEST and name not in nominated]
+    passed = [pair for pair in head.headers if pair[0] in REQUEST]
+    if head.has(b"connection"):
+        nominated = _nominated(head.values(b"connection"))
+        passed = [pair for pair in passed if pair[0] not in nominated]
     passed += [
         (b"host", host),
         (b"x-forwarded-for", client.encode()),
@@ -54,28 +56,36 @@ def _nominated(connection: list[bytes]) -> set[bytes]:
 
     Content-Length is exempt: nominating it would have us send a body of unknown length.
     """
-    if not connection:
-        return set()
     names = {part.strip().lower() for value in connection for part in value.split(b",")}
     return names - {b"content-length"}
 
 
 def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
     """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
-    allowed = {name for name in extra if not never_back(name)}
-    nominated = _nominated([value for name, value in upstream if name == b"connection"])
-    passed = [
-        (name, value)
-        for name, value in upstream
-        if (name in RESPONSE or name.startswith(_RESPONSE_FAMILIES) or name in allowed)
-        and name not in nominated
-    ]
-    if not any(name == b"cache-control" for name, _ in passed):
+    passed, connection, told = [], [], False
+    for pair in upstream:
+        name = pair[0]
+        if (
+            name in RESPONSE
+            or name.startswith(_RESPONSE_FAMILIES)
+            or (name in extra and not never_back(name))
+        ):
+            passed.append(pair)
+            told = told or name == b"cache-control"
+        elif name == b"connection":
+            connection.append(pair[1])
+    if connection:
+        nominated = _nominated(connection)
+        passed = [pair for pair in passed if pair[0] not in nominated]
+        told = told and b"cache-control" not in nominated
+    if not told:
         passed.append((b"cache-control", b"no-store"))
     return passed
 
 
 def request_id(head: RequestHead) -> bytes:
-    """The caller's request id where it is harmless, else a new one."""
+    """The caller's request id where it is harmless, else a new one: it has to be unique, not secret."""
     given = head.single(b"x-request-id")
-    return given if given and _REQUEST_ID.match(given) else secrets.token_hex(16).encode()
+    if given is not None and _REQUEST_ID.match(given):
+        return given
+    return b"%032x" % random.getrandbits(128)

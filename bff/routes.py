@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bff.errors import MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
+from bff.paths import canonical
 from bff.settings import WEATHER, RouteSettings, Settings
 
 
@@ -66,6 +68,9 @@ SITE = (
 )
 """With a single-page app these stand in their places; `ANY_FILE` is for what nothing else answers."""
 ANY_FILE = Endpoint("/", ("GET", "HEAD"), below=True, site=True)
+KNOWN, KNOWN_LENGTH = 1024, 256
+"""So many paths, of so many bytes at most, need not be judged again: the same bytes, the same verdict. Both
+are bounded, as anybody may ask for any path."""
 _NO_FILES = ("/bff", "/health")
 
 
@@ -81,6 +86,15 @@ class RouteTable:
         self._exact = {path: endpoint for path, endpoint in endpoints.items() if not endpoint.below}
         self._below = [endpoint for endpoint in endpoints.values() if endpoint.below]
         self._fallback = ANY_FILE if site else None
+        self._known = lru_cache(KNOWN)(self._resolve)
+
+    def resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
+        """The canonical form of a raw path, and what answers it. Raises BadRequest."""
+        return self._known(raw) if len(raw) <= KNOWN_LENGTH else self._resolve(raw)
+
+    def _resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
+        path = canonical(raw)
+        return path, self.find(path)
 
     def find(self, path: str) -> Endpoint | Route | None:
         """What answers a canonical path; the longest match wins."""
