@@ -27,6 +27,7 @@ from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
 from bff.proxy import Proxy
 from bff.refresh import Refresher
+from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
@@ -116,6 +117,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
         ),
         step_up=provider.step_up,
+        rejections=Rejections(time.monotonic),
         clock=clock,
     )
 

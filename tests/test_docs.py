@@ -32,6 +32,13 @@ def test_every_setting_of_the_bff_is_documented() -> None:
     assert documented("BFF_") == {f"BFF_{name.upper()}" for name in bff.settings.Settings.model_fields}
 
 
+def test_every_key_of_a_route_is_documented() -> None:
+    """The README's `[[routes]]` shows each key once."""
+    block = README[README.index("[[routes]]\n") :].split("```", 1)[0]
+    shown = re.findall(r"^([a-z_]+) = ", block, re.MULTILINE)
+    assert sorted(shown) == sorted(bff.settings.RouteSettings.model_fields)
+
+
 def test_every_setting_of_the_api_is_documented() -> None:
     """The same for the resource API."""
     variable_of = bff.resource_api.settings.variable_of

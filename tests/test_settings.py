@@ -540,6 +540,34 @@ def test_a_route_lets_headers_back_by_name(toml: TOMLFile, name: str) -> None:
     assert problem.startswith("BFF_ROUTES[0][response_headers] must ")
 
 
+NEVER_UP = [
+    "Cookie",
+    "authorization",
+    "Host",
+    "X-Forwarded-For",
+    "Forwarded",
+    "X_Tenant",
+    "Content-Length",
+    "TE",
+]
+NEVER_UP += [
+    "X-HTTP-Method-Override",
+    "X-Real-IP",
+    "X-Original-URL",
+    "X-Request-Id",
+    "Sec-Fetch-Site",
+    "Proxy-X",
+]
+
+
+@pytest.mark.parametrize("name", NEVER_UP)
+def test_a_route_passes_no_header_that_is_ours_or_acts(toml: TOMLFile, name: str) -> None:
+    """Who names one in `request_headers` would open a hole: it stops the start."""
+    (problem,) = problems(BASE | toml(f'[[routes]]\n{ROUTE}request_headers = ["X-Tenant", "{name}"]'))
+    assert problem.startswith(f"BFF_ROUTES[0][request_headers] must not name {name}")
+    assert load(BASE | toml(f'[[routes]]\n{ROUTE}request_headers = ["X-Tenant"]')).routes
+
+
 @pytest.mark.parametrize(
     "name",
     ["Set-Cookie", "Server", "Access-Control-Allow-Origin", "REFRESH", "Connection", "Clear-Site-Data"],
