@@ -35,6 +35,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     values, problems = _gather(environ)
     if values.get("env") == "development":
         values.setdefault("log_format", "text")
+        values.setdefault("drain_seconds", 0)
         values.setdefault("secret_keys", _generated_key())
     try:
         settings = Settings(**values)
