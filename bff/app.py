@@ -26,6 +26,7 @@ from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
 from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
@@ -144,6 +145,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         upstreams=upstreams,
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        rate_limit=RateLimit(settings.rate_limit_per_minute),
         place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,

@@ -26,6 +26,7 @@ from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.guard import Guard
 from bff.paths import check_query
 from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
@@ -47,6 +48,7 @@ _ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
 _UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
 ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
 """These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
+LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
     "/bff/callback": None,
@@ -76,6 +78,7 @@ class DataPlane:
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
+        rate_limit: RateLimit,
         place: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
@@ -97,6 +100,7 @@ class DataPlane:
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
+        self._rate_limit = rate_limit
         self._place = place
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
@@ -171,6 +175,8 @@ class DataPlane:
             self._answer(exchange, _UNREADY)
         elif not (entry.site and await self._from_site(entry, path, exchange)):
             self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
+            if path in LIMITED:
+                self._rate_limit.check(self._proxies.client_address(exchange.head))
             await self._to_control(entry, path, exchange)
 
     def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:

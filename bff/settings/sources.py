@@ -36,6 +36,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     if values.get("env") == "development":
         values.setdefault("log_format", "text")
         values.setdefault("drain_seconds", 0)
+        values.setdefault("rate_limit_per_minute", 0)
         values.setdefault("secret_keys", _generated_key())
     try:
         settings = Settings(**values)
