@@ -36,7 +36,8 @@ class RateLimit:
             self._storage.reset()
         if not self._limiter.hit(self._item, _counted(client)):
             raise RateLimited(
-                "Too many sign-ins came from this address. Please wait a moment.", retry_after=RETRY
+                "Too many sign-ins came from this address. Please wait a moment.",
+                retry_after=RETRY_SECONDS,
             )
 
 
