@@ -1,0 +1,76 @@
+"""What Linux knows of a group of processes: CPU time and memory. See proc(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The part of /proc/PID/stat that counts here."""
+
+    pid: int
+    group: int
+    ticks: int
+    """CPU time of the process, user and system, and of its children that ended and were waited for."""
+
+
+def parse_stat(text: str) -> Stat:
+    """Read /proc/PID/stat. The command's name may hold anything, blanks and brackets too; what counts comes
+    after the last bracket."""
+    pid, _, rest = text.partition(" ")
+    fields = rest.rpartition(")")[2].split()
+    # proc(5) numbers the fields from 1, and `fields` begins with the third: 5 pgrp, 14-17 the CPU times
+    return Stat(int(pid), int(fields[2]), sum(int(field) for field in fields[11:15]))
+
+
+def parse_pss(text: str) -> int:
+    """Bytes of /proc/PID/smaps_rollup's proportional set size: what is shared is divided by its users."""
+    found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def parse_busy(text: str) -> int:
+    """Ticks that all CPUs were busy since boot, of /proc/stat: user, nice, system, irq, softirq."""
+    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in text.split()[1:8])
+    return user + nice + system + irq + softirq
+
+
+def members(group: int) -> Iterator[Stat]:
+    """The processes of a group that live now."""
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = parse_stat((entry / "stat").read_text())
+            except OSError:  # it ended meanwhile
+                continue
+            if stat.group == group:
+                yield stat
+
+
+def cpu_seconds(group: int) -> float:
+    """CPU time of a group of processes so far, ended children included."""
+    return sum(stat.ticks for stat in members(group)) / TICKS
+
+
+def pss(group: int) -> int:
+    """Bytes of memory of a group of processes, what they share counted once."""
+    total = 0
+    for stat in members(group):
+        try:
+            total += parse_pss((PROC / str(stat.pid) / "smaps_rollup").read_text())
+        except OSError:  # it ended meanwhile
+            continue
+    return total
+
+
+def busy_seconds() -> float:
+    """CPU time that the whole machine has used."""
+    return parse_busy((PROC / "stat").read_text()) / TICKS
