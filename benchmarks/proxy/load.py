@@ -19,8 +19,10 @@ class Load:
     requests: int
     seconds: float
     bytes: int
-    errors: int
-    """Answers that are not 2xx or 3xx, timeouts, and connections that broke."""
+    wrong: int
+    """Answers that are not 2xx or 3xx, and timeouts."""
+    broken: int
+    """Connections that could not be made, or ended in the middle of an exchange."""
     mean: float
     p50: float
     p99: float
@@ -40,7 +42,8 @@ def parse(output: str) -> Load:
                 requests=found["requests"],
                 seconds=found["microseconds"] / 1e6,
                 bytes=found["bytes"],
-                errors=found["status"] + found["timeouts"] + found["broken"],
+                wrong=found["status"] + found["timeouts"],
+                broken=found["broken"],
                 mean=found["mean"] / 1e6,
                 p50=found["p50"] / 1e6,
                 p99=found["p99"] / 1e6,

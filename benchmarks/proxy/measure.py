@@ -1,32 +1,19 @@
-"""One run of load on one system: what it did, and what it cost in CPU time."""
+"""Side by side: the CPU time, rate and latency of one system under one load."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from benchmarks.proxy import proc
 from benchmarks.proxy.load import Load, run
 from benchmarks.proxy.programs import CannotMeasure
+from benchmarks.proxy.result import Run
 from benchmarks.proxy.systems.system import System
 from benchmarks.proxy.world import BODY, World
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The figures of one run. CPU times are in microseconds for a request."""
-
-    connections: int
-    load: Load
-    cpu: float
-    """Of the system's own processes, all of them."""
-    redis_cpu: float
-    strangers: float
-    """CPUs that were busy with something that is no part of the run: how quiet the machine was."""
-
-
-def once(world: World, system: System, connections: int, seconds: int) -> Run:
+def once(world: World, system: System, number: int, connections: int, seconds: int) -> Run:
     """Load a system. Every answer must have been a 200 and must have come from the upstream: its counter
     and the bytes that came are held against it. Raises CannotMeasure."""
     system.check()
@@ -35,13 +22,19 @@ def once(world: World, system: System, connections: int, seconds: int) -> Run:
         world, system, lambda: run(f"{system.url}/weather", system.headers, connections, seconds)
     )
     answered = world.upstream_requests() - asked
-    if load.errors or not load.requests:
-        raise CannotMeasure(f"{system.title}: {load.errors} errors beside {load.requests} good answers")
+    if load.wrong or not load.requests:
+        raise CannotMeasure(f"{system.title}: {load.wrong} wrong answers beside {load.requests} good ones")
     if answered < load.requests or load.bytes < load.requests * len(BODY):
         raise CannotMeasure(f"{system.title}: {load.requests} answers, but the upstream gave {answered}")
     return Run(
-        connections,
-        load,
+        system=system.key,
+        round=number,
+        connections=connections,
+        requests=load.requests,
+        rate=load.rate,
+        p50=load.p50,
+        p99=load.p99,
+        broken=load.broken,
         cpu=cpu["system"] / load.requests * 1e6,
         redis_cpu=cpu["redis"] / load.requests * 1e6,
         strangers=strangers,

@@ -43,6 +43,27 @@ def parse_busy(text: str) -> int:
     return user + nice + system + irq + softirq
 
 
+def parse_files(text: str) -> dict[tuple[str, str], int]:
+    """Bytes that a process has in memory of each mapped file, by path and offset, of /proc/PID/smaps. Pages
+    that it has written to are its own, and not counted here."""
+    found: dict[tuple[str, str], int] = {}
+    key: tuple[str, str] | None = None
+    for line in text.splitlines():
+        words = line.split(maxsplit=5)
+        if "-" in words[0]:  # the line that begins a mapping: range, permissions, offset, device, inode, path
+            key = (words[5], words[2]) if len(words) == 6 and words[5].startswith("/") else None
+        elif key is not None and words[0] in ("Rss:", "Anonymous:"):
+            bytes_ = int(words[1]) * 1024
+            found[key] = found.get(key, 0) + (bytes_ if words[0] == "Rss:" else -bytes_)
+    return found
+
+
+def parse_own(text: str) -> int:
+    """Bytes of /proc/PID/smaps_rollup that are of no file: only relatives share these."""
+    kinds = re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB$", text, re.MULTILINE)
+    return sum(int(kind) * 1024 for kind in kinds)
+
+
 def members(group: int) -> Iterator[Stat]:
     """The processes of a group that live now."""
     for entry in PROC.iterdir():
@@ -69,6 +90,22 @@ def pss(group: int) -> int:
         except OSError:  # it ended meanwhile
             continue
     return total
+
+
+def alone(group: int) -> int:
+    """Bytes of memory of a group of processes as if nobody else mapped its files. Of each file the largest
+    share that one process holds is counted."""
+    total, files = 0, dict[tuple[str, str], int]()
+    for stat in members(group):
+        folder = PROC / str(stat.pid)
+        try:
+            total += parse_own((folder / "smaps_rollup").read_text())
+            mapped = parse_files((folder / "smaps").read_text())
+        except OSError:  # it ended meanwhile
+            continue
+        for key, size in mapped.items():
+            files[key] = max(size, files.get(key, 0))
+    return total + sum(files.values())
 
 
 def busy_seconds() -> float:

@@ -17,10 +17,14 @@ TIMEOUT_SECONDS = 30
 def sign_in(start: str, name: str, browser: requests.Session | None = None) -> requests.Session:
     """Follow `start` to the provider's form, fill it in, and come back with cookies.
 
-    `name` says whose sign-in it is where it fails (CannotMeasure).
+    `name` says whose sign-in it is where it fails (CannotMeasure). A browser that the provider knows already
+    meets no form.
     """
+    known = browser is not None
     browser = browser or requests.Session()
     page = browser.get(start, timeout=TIMEOUT_SECONDS)
+    if known and page.status_code == 200 and 'name="password"' not in page.text:
+        return browser
     form = re.search(r"<form[^>]*>.*?</form>", page.text, re.DOTALL)
     if form is None or 'name="password"' not in form[0]:
         raise CannotMeasure(f"{name}: no sign-in form came, but status {page.status_code}")

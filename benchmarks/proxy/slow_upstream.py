@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import cast
 
 import uvloop
 
@@ -22,6 +23,9 @@ STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
     b"Transfer-Encoding: chunked\r\n\r\nf\r\ndata: welcome\n\n\r\n"
 )
+TOKENS = (b"\r\nauthorization:", b"\r\noidc_access_token:", b"\r\nx-forwarded-access-token:")
+"""The headers that a proxy may send the access token in; without one the answer is 403."""
+REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -30,13 +34,12 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._read = b""
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's own is no subclass
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _reason: Exception | None) -> None:
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
@@ -44,7 +47,9 @@ class Upstream(asyncio.Protocol):
         while b"\r\n\r\n" in self._read:
             head, _, self._read = self._read.partition(b"\r\n\r\n")
             path = head.split(b" ", 2)[1]
-            if path == b"/slow":
+            if not any(name in head.lower() for name in TOKENS):
+                self._send(REFUSED)
+            elif path == b"/slow":
                 asyncio.get_running_loop().call_later(SECONDS, self._send, SLOW)
             else:
                 self._send(STREAM if path == b"/stream" else MISSING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.proxy.systems import nginx, ours
+from benchmarks.proxy.systems import apache, nginx, oauth2_proxy, ours, tutorial
 from benchmarks.proxy.systems.system import Kind
 
-KINDS: tuple[Kind, ...] = (nginx.KIND, *ours.KINDS)
+KINDS: tuple[Kind, ...] = (nginx.KIND, *apache.KINDS, oauth2_proxy.KIND, tutorial.KIND, *ours.KINDS)

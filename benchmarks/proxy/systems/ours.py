@@ -6,6 +6,8 @@ import base64
 import secrets
 import sys
 
+import requests
+
 from benchmarks.proxy.programs import Program
 from benchmarks.proxy.signing_in import cookies_for, sign_in
 from benchmarks.proxy.systems.system import Kind, System
@@ -48,6 +50,21 @@ def session_cookie(port: int, name: str) -> str:
     """The Cookie header of a new session."""
     browser = sign_in(f"http://localhost:{port}/bff/login", name)
     return cookies_for(browser, f"http://localhost:{port}/weather")
+
+
+def session_cookies(port: int, name: str, count: int) -> list[str]:
+    """The Cookie headers of many sessions of one user, each in a browser of its own; the provider knows
+    the user after the first."""
+    first = sign_in(f"http://localhost:{port}/bff/login", name)
+    at_provider = [cookie for cookie in first.cookies if not cookie.domain.startswith("localhost")]
+    found = [cookies_for(first, f"http://localhost:{port}/weather")]
+    while len(found) < count:
+        browser = requests.Session()
+        for cookie in at_provider:
+            browser.cookies.set_cookie(cookie)
+        sign_in(f"http://localhost:{port}/bff/login", name, browser)
+        found.append(cookies_for(browser, f"http://localhost:{port}/weather"))
+    return found
 
 
 def headers(port: int, cookie: str) -> tuple[str, ...]:
