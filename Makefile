@@ -25,8 +25,8 @@ check: $(VENV)/.test ## lint, types and import rules, without the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.test ## measure the proxy beside others (says what to install; QUICK=1 takes a minute)
-	$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick)
+bench: $(VENV)/.test ## measure the proxy beside others, and say what to install (QUICK=1: about a minute)
+	$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
 format: $(VENV)/.test ## format the code
 	$(BIN)/ruff format

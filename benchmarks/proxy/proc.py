@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,20 +92,26 @@ def pss(group: int) -> int:
     return total
 
 
+def once(mapped: Iterable[dict[tuple[str, str], int]]) -> int:
+    """Bytes of the files of several processes, of each file the largest share that one of them holds."""
+    largest: dict[tuple[str, str], int] = {}
+    for files in mapped:
+        for key, size in files.items():
+            largest[key] = max(size, largest.get(key, 0))
+    return sum(largest.values())
+
+
 def alone(group: int) -> int:
-    """Bytes of memory of a group of processes as if nobody else mapped its files. Of each file the largest
-    share that one process holds is counted."""
-    total, files = 0, dict[tuple[str, str], int]()
+    """Bytes of memory of a group of processes as if nobody else mapped its files."""
+    total, mapped = 0, []
     for stat in members(group):
         folder = PROC / str(stat.pid)
         try:
             total += parse_own((folder / "smaps_rollup").read_text())
-            mapped = parse_files((folder / "smaps").read_text())
+            mapped.append(parse_files((folder / "smaps").read_text()))
         except OSError:  # it ended meanwhile
             continue
-        for key, size in mapped.items():
-            files[key] = max(size, files.get(key, 0))
-    return total + sum(files.values())
+    return total + once(mapped)
 
 
 def busy_seconds() -> float:
