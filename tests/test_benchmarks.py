@@ -13,6 +13,7 @@ import pytest
 
 import benchmarks
 from benchmarks.proxy import load, machine, proc
+from benchmarks.proxy.__main__ import main
 from benchmarks.proxy.programs import CannotMeasure, Program, free_port
 from benchmarks.proxy.world import BODY, require
 
@@ -168,6 +169,18 @@ def test_a_program_that_ends_at_once_says_why(tmp_path: Path) -> None:
     )
     with pytest.raises(CannotMeasure, match="clumsy did not start: no such file"):
         program.start()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff"])
+def test_a_file_that_is_no_result_is_one_sentence(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing, empty, or of another shape: a sentence and status 1."""
+    file = tmp_path / "result.json"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["--read", str(file)]) == 1
+    assert "is no result of this version" in capsys.readouterr().err
 
 
 @linux

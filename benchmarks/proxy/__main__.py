@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.proxy import documentation, result
 from benchmarks.proxy.campaign import FULL, QUICK, Campaign, Effort
 from benchmarks.proxy.programs import CannotMeasure
@@ -26,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, keep. 1 where our own server could not be measured."""
     options = _parser().parse_args(arguments)
     if options.read is not None:
-        found = result.read(options.read.read_bytes())
+        try:
+            found = result.read(options.read.read_bytes())
+        except (OSError, msgspec.DecodeError) as reason:
+            print(f"{options.read} is no result of this version: {reason}", file=sys.stderr)
+            return 1
     else:
         signal.signal(signal.SIGTERM, _leave)
         effort = QUICK if options.quick else FULL
