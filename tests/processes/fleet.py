@@ -120,8 +120,8 @@ class Visitor:
 class Fleet:
     """Everything around the nodes, and the way to start one."""
 
-    def __init__(self, stack: ExitStack, **settings: str) -> None:
-        """`settings` are named as in `BFF_…`, in lower case."""
+    def __init__(self, stack: ExitStack, toml: str = "", **settings: str) -> None:
+        """`settings` are named as in `BFF_…`, in lower case; UPSTREAM in `toml` is the upstream's URL."""
         self._stack = stack
         self.redis: RedisServer = stack.enter_context(redis_server())
         self.provider: RotatingProvider = stack.enter_context(rotating_provider())
@@ -129,6 +129,9 @@ class Fleet:
         self._folder = Path(stack.enter_context(TemporaryDirectory()))
         base = environment(5003, self.provider, self.redis.url, self.upstream.url)
         base |= {"BFF_SECRET_KEYS": new_key(), "BFF_WORKERS": "1", "BFF_LOG_FORMAT": "json"}
+        config = self._folder / "bff.toml"
+        config.write_text(toml.replace("UPSTREAM", self.upstream.url))
+        base |= {"BFF_CONFIG": str(config)}
         self._environ = base | {f"BFF_{name.upper()}": value for name, value in settings.items()}
         self._settings = load(self._environ)
         lifetime = Lifetime(self._settings.session_idle_seconds, self._settings.session_max_seconds)
@@ -249,9 +252,9 @@ def outcomes(lines: Iterable[Line]) -> set[tuple[int, str]]:
 
 
 @contextmanager
-def fleet(number: int, **settings: str) -> Iterator[Fleet]:
+def fleet(number: int, toml: str = "", **settings: str) -> Iterator[Fleet]:
     """A fleet with so many nodes for the length of a block."""
     with ExitStack() as stack:
-        found = Fleet(stack, **settings)
+        found = Fleet(stack, toml, **settings)
         found.nodes = found.start(number)
         yield found
