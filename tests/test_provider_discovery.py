@@ -230,5 +230,5 @@ def test_connections_are_kept(scripted: ScriptedProvider) -> None:
     scripted.replies["jwks"] = Reply(body=scripted.jwks(), headers={"Set-Cookie": "a=b"})
     provider = client_of(scripted)
     provider.prepare()
-    provider._jwks.renew()
+    provider._jwks.renew(provider._jwks.get(), "test")
     assert all("cookie" not in seen.headers for seen in scripted.seen)

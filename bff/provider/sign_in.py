@@ -38,6 +38,8 @@ _PROMISED = {
 }
 """One of these claims, at least, is what a scope promises (OpenID Connect Core §5.4)."""
 
+_LONGEST_REFERENCE = 2048
+
 
 class SignedIn(msgspec.Struct, frozen=True):
     """What a sign-in brought."""
@@ -111,11 +113,11 @@ class SignIn(Peer):
                 )
             document = answer.json()
             request_uri = document.get("request_uri") if answer.status_code == 201 else None
-        except (requests.RequestException, ValueError, AttributeError, AuthlibBaseError) as error:
+        except (requests.RequestException, ValueError, AttributeError, RecursionError, AuthlibBaseError) as error:
             raise _not_pushed(type(error).__name__) from error
         if isinstance(document, dict) and "error" in document:
             raise _token_refusal(OAuthError(word(document["error"])), "pushed request")
-        if not isinstance(request_uri, str) or not request_uri:
+        if not isinstance(request_uri, str) or not is_visible(request_uri):
             raise _not_pushed(f"status {answer.status_code}")
         reference = {"client_id": self._settings.oidc_client_id, "request_uri": request_uri}
         return f"{target}?{own + '&' if own else ''}{urlencode(reference)}"
@@ -246,6 +248,11 @@ def _token_refusal(error: OAuthError, where: str) -> CodeRefused | ClientRefused
     if where != "token endpoint":
         return ProviderRefused("The identity provider did not accept the request.", reason=reason)
     return CodeRefused("The sign-in took too long or was used before. Please sign in again.", reason=reason)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text can stand in an address, as it must for the browser to carry it."""
+    return 0 < len(text) <= _LONGEST_REFERENCE and text.isascii() and text.isprintable()
 
 
 def _not_pushed(reason: str) -> ProviderUnavailable:

@@ -14,7 +14,7 @@ from authlib.common.security import generate_token
 
 from bff.errors import LogoutTokenInvalid
 from bff.provider import id_token
-from bff.provider.peer import Peer
+from bff.provider.peer import OF_ANYBODY, Peer
 from bff.tokens import TokenSet
 
 BACKCHANNEL_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -86,7 +86,7 @@ class SignOut(Peer):
         """Verify a logout token (Back-Channel Logout 1.0 §2.6). Raises LogoutTokenInvalid, or
         ProviderUnavailable where the provider's keys are not to be had."""
         try:
-            claims = self._verify(token)
+            claims = self._verify(token, OF_ANYBODY)
             id_token.check_for_us(
                 claims,
                 issuer=self._settings.oidc_issuer,

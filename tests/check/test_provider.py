@@ -104,6 +104,13 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
     ("no issuer", discovery(issuer=ABSENT), "error", "discovery", ("names none",)),
     # keys
     ("no keys", reply("jwks", Reply(body={"keys": []})), "error", "keys", ("none of the 0",)),
+    (
+        "short RSA key",
+        reply("jwks", Reply(body={"keys": [{"kty": "RSA", "n": "z" * 170, "e": "AQAB"}]})),
+        "error",
+        "keys",
+        ("none of the 1", "2048"),
+    ),
     ("other keys", reply("jwks", Reply(body=KEYLESS)), "error", "keys", ("none of the 2", "use=sig")),
     ("keys down", reply("jwks", Reply(500)), "error", "keys", ("could not be read",)),
     ("keys dropped", reply("jwks", Reply(drop=True)), "error", "keys", ("connection failed",)),
