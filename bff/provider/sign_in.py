@@ -113,7 +113,13 @@ class SignIn(Peer):
                 )
             document = answer.json()
             request_uri = document.get("request_uri") if answer.status_code == 201 else None
-        except (requests.RequestException, ValueError, AttributeError, RecursionError, AuthlibBaseError) as error:
+        except (
+            requests.RequestException,
+            ValueError,
+            AttributeError,
+            RecursionError,
+            AuthlibBaseError,
+        ) as error:
             raise _not_pushed(type(error).__name__) from error
         if isinstance(document, dict) and "error" in document:
             raise _token_refusal(OAuthError(word(document["error"])), "pushed request")

@@ -73,6 +73,13 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
         "discovery",
         ("revocation_endpoint", "https"),
     ),
+    (
+        "no address",
+        discovery(end_session_endpoint="http://127.0.0.1:9;x/a"),
+        "error",
+        "discovery",
+        ("end_session_endpoint", "no address"),
+    ),
     ("no S256", discovery(code_challenge_methods_supported=["plain"]), "error", "discovery", ("S256",)),
     ("no code", discovery(response_types_supported=["token"]), "error", "discovery", ("code grant",)),
     (
