@@ -46,10 +46,15 @@ class Identity(msgspec.Struct, frozen=True):
     subject: str
     claims: dict[str, Any]
 
-    @property
-    def auth_time(self) -> float:
-        """When the person was authenticated; the token's issue where the provider does not say."""
-        return float(self.claims.get("auth_time", self.claims["iat"]))
+    def authenticated_at(self, now: float, *, asked: bool) -> float:
+        """When the person was authenticated; 0 where the provider does not say: the token's issue tells
+        nothing, since a sign-in may be silent.
+
+        `asked` says that a fresh sign-in was asked for: it is given the leeway that check_age gives, or who
+        comes from a provider whose clock is behind would be sent there again, for ever.
+        """
+        auth_time = float(self.claims.get("auth_time", 0))
+        return min(now, auth_time + LEEWAY_SECONDS) if asked and auth_time else auth_time
 
     def completed(self, userinfo: dict[str, Any]) -> Identity:
         """With the person's claims that UserInfo adds; about the sign-in only the ID token speaks."""
@@ -154,6 +159,13 @@ def check_age(claims: dict[str, Any], max_age: int | None, now: float) -> None:
     """What was asked with `max_age` (in seconds) must have been obeyed (§3.1.3.7, 13). Raises Invalid."""
     if max_age is not None and now - _number(claims, "auth_time") > max_age + LEEWAY_SECONDS:
         raise Invalid("auth_time is longer ago than max_age allows")
+
+
+def check_acr(claims: dict[str, Any], acr_values: str | None) -> None:
+    """An `acr` that is told must be one of those asked for (RFC 9470 §5); the provider need not tell it
+    (Core §5.5.1.1). Raises Invalid."""
+    if acr_values is not None and "acr" in claims and claims["acr"] not in acr_values.split():
+        raise Invalid("acr is none of those asked for")
 
 
 def check_access_token_hash(claims: dict[str, Any], algorithm: str, access_token: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -21,6 +21,7 @@ from bff.errors import (
     IDTokenInvalid,
     ProviderRefused,
     ProviderUnavailable,
+    PublicError,
     ResponseInvalid,
 )
 from bff.provider import id_token
@@ -71,6 +72,7 @@ class SignIn(Peer):
             replaces=replaces,
             prompt=parameters.get("prompt"),
             max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
+            acr_values=parameters.get("acr_values"),
         )
         with self._session() as session:
             url, _ = session.create_authorization_url(
@@ -88,7 +90,7 @@ class SignIn(Peer):
         """What is asked of the provider beyond the protocol's own."""
         asked = dict(parameters)
         if self.profile.ignores_max_age and asked.pop("max_age", None) is not None:
-            asked["prompt"] = "login"
+            asked["prompt"] = "none" if asked.get("prompt") == "none" else "login"
         if self._settings.oidc_response_mode == "form_post":
             asked["response_mode"] = "form_post"
         return asked
@@ -151,9 +153,11 @@ class SignIn(Peer):
         if issuer is not None and issuer != metadata.issuer:
             raise ResponseInvalid(reason="iss is another issuer: a mix-up attack")
 
-    def redeem(self, code: str, attempt: Attempt) -> SignedIn:
-        """Exchange the code (RFC 6749 §4.1.3) and verify who signed in. Raises SignInFailed or
-        ProviderUnavailable."""
+    def redeem(
+        self, code: str, attempt: Attempt, discard: Callable[[TokenSet], object] = lambda _tokens: None
+    ) -> SignedIn:
+        """Exchange the code (RFC 6749 §4.1.3) and verify who signed in. `discard` gets the tokens that came
+        with an ID token which is refused. Raises SignInFailed or ProviderUnavailable."""
         metadata = self.metadata.get()
         asked_at = self._clock()
         try:
@@ -176,7 +180,11 @@ class SignIn(Peer):
                 "The identity provider did not finish the sign-in. Please try again.",
                 reason=f"token endpoint: {type(error).__name__}",
             ) from error
-        identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
+        try:
+            identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
+        except PublicError:
+            discard(tokens)
+            raise
         tokens = msgspec.structs.replace(tokens, nonce=id_token.nonce_hash(attempt.nonce))
         return SignedIn(self._complete(identity, tokens), tokens)
 
@@ -194,6 +202,7 @@ class SignIn(Peer):
                 now=self._clock(),
             )
             id_token.check_age(claims, attempt.max_age, self._clock())
+            id_token.check_acr(claims, attempt.acr_values)
         except id_token.Invalid as error:
             raise IDTokenInvalid(reason=f"ID token: {error}") from None
         return identity
