@@ -99,6 +99,16 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
         "discovery",
         ("form_post",),
     ),
+    ("logout hangs", reply("logout", Reply(head_drip=0.1)), "warning", "sign-out", ("no answer of use",)),
+    ("logout fails", reply("logout", Reply(500)), "warning", "sign-out", ("status 500",)),
+    ("no logout there", reply("logout", Reply(404)), "error", "sign-out", ("404", "end_session_endpoint")),
+    (
+        "logout comes back with an error",
+        reply("logout", found(302, PUBLIC_URL + "/", error="invalid_request")),
+        "warning",
+        "sign-out",
+        ("with an error (invalid_request)",),
+    ),
     ("no logout", discovery(end_session_endpoint=ABSENT), "warning", "discovery", ("end_session_endpoint",)),
     # issuer
     (
