@@ -144,7 +144,7 @@ def test_ending_another_session(module_store: Store, shared: bool) -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_cap(module_store: Store, shared: bool) -> None:
-    """The same where a cap ends the oldest one; Keycloak is asked for nothing, since it would end them all."""
+    """The same where a cap ends the oldest one; Keycloak, which would end them all, is asked for nothing."""
     for profile in ("generic", "keycloak"):
         with running(module_store, sessions_per_user="1", oidc_profile=profile) as stack:
             for number in range(2):
