@@ -1,7 +1,7 @@
-"""A browser's connection: uvicorn's HTTP/1.1 with the checks that it leaves out, and the exchanges on it.
+"""A browser's connection: uvicorn's HTTP/1.1 with the checks that it leaves out.
 
-The parser is llhttp's, the life of a connection uvicorn's. What is ours is how strict it is, how long a
-client may owe us bytes, and an answer that is written in one piece where it is known as a whole.
+The parser is llhttp's, the life of a connection uvicorn's. What is ours is how strict it is, and how long a
+client may owe us bytes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import structlog
@@ -22,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from bff.answers import CommonHeaders, error_answer
 from bff.errors import BadRequest, HeadersTooLarge, PublicError
-from bff.request import Headers, RequestHead
+from bff.exchange import Exchange
+from bff.request import RequestHead
 
 DEFAULT_HEADER_BYTES = 65_536
 HEAD_SECONDS = 30.0
@@ -40,121 +39,6 @@ CONNECTION = "bff.connection"
 _TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")  # origin-form, visible ASCII, no fragment
 
 log = structlog.get_logger("bff.server")
-
-
-def _nothing() -> None: ...
-
-
-class Exchange(RequestResponseCycle):
-    """One request and its answer. Answer it whole, or begin, write and end; or speak ASGI."""
-
-    head: RequestHead
-    on_lost: Callable[[], object] | None = None
-    """Called once the connection is lost, if that happens before the answer is complete."""
-
-    def __init__(self, protocol: Protocol, head: RequestHead, *, keep_alive: bool, persistent: bool) -> None:
-        """`persistent`: whether the client knows chunks (HTTP/1.1)."""
-        super().__init__(
-            scope={"method": head.method},  # type: ignore[typeddict-item]
-            transport=protocol.transport,
-            flow=protocol.flow,
-            logger=protocol.logger,
-            access_logger=protocol.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=protocol.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=protocol.on_response_complete,
-        )
-        self.head = head
-        self.server = protocol.server
-        self._persistent = persistent
-        self._left: int | None = None  # of the body that Content-Length announces
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """The whole answer in one piece. `headers` without a Content-Length get one where it has a body."""
-        if self.disconnected:
-            return
-        bodiless = self._bodiless(status)
-        head = self._head(status, headers, None if bodiless else len(body))
-        self.transport.write(head if bodiless else head + body)
-        self._complete()
-
-    def begin(self, status: int, headers: Headers) -> None:
-        """The head of an answer whose body comes in pieces."""
-        if not self.disconnected:
-            self.transport.write(self._head(status, headers, None))
-            if self._bodiless(status):
-                self.chunked_encoding, self._left = False, 0
-
-    async def write(self, piece: bytes) -> None:
-        """A piece of the body; waits while the browser does not take it."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected or not piece:
-            return
-        if self.chunked_encoding:
-            self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-            return
-        if self._left is not None:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise RuntimeError("the body is longer than its Content-Length")
-        self.transport.write(piece)
-
-    def end(self) -> None:
-        """The end of the body."""
-        if self.disconnected:
-            return
-        if self._left:
-            raise RuntimeError("the body is shorter than its Content-Length")
-        if self.chunked_encoding:
-            self.transport.write(b"0\r\n\r\n")
-        self._complete()
-
-    def _bodiless(self, status: int) -> bool:
-        return status in (204, 304) or self.head.method == "HEAD"
-
-    def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
-        """`length` is that of a body that is known whole."""
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status][:-2]]
-        sized = False
-        for name, value in headers:
-            if name == b"content-length":
-                sized = True
-                self._left = int(value)
-                if length is not None and length != self._left:
-                    raise RuntimeError("the body is not as long as its Content-Length")
-            lines.append(name + b": " + value)
-        if not sized:
-            lines += self._framing(status, length)
-        if not self.keep_alive:
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 1:
-            raise RuntimeError("a header has a line break in it")  # response splitting
-        return head
-
-    def _framing(self, status: int, length: int | None) -> list[bytes]:
-        if length is not None:
-            return [b"content-length: %d" % length]
-        if self._bodiless(status):
-            return []
-        if self._persistent:
-            self.chunked_encoding = True
-            return [b"transfer-encoding: chunked"]
-        self.keep_alive = False  # RFC 9112 §6.3: the body ends with the connection
-        return []
-
-    def _complete(self) -> None:
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
 
 
 class Protocol(HttpToolsProtocol):
@@ -195,8 +79,6 @@ class Protocol(HttpToolsProtocol):
             return
         self._fed += len(data)
         super().data_received(data)
-        if self._in_head and self._owed_until == math.inf and self._idle():
-            self._owe(self.head_seconds)  # a blank line begins no message, and stops the keep-alive timer
         if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
@@ -207,9 +89,9 @@ class Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
-        on_lost = getattr(self.cycle, "on_lost", None)
-        if on_lost is not None:
-            on_lost()
+        cycle: Any = self.cycle
+        if not self._idle() and getattr(cycle, "stop_when_lost", False):
+            cycle.task.cancel()
 
     def on_message_begin(self) -> None:
         if self._take is None:
@@ -217,7 +99,6 @@ class Protocol(HttpToolsProtocol):
             self.scope[CONNECTION] = self  # type: ignore[literal-required]
         else:
             self.url = b""
-            self.expect_100_continue = False
             self.headers = []
         self._in_head = True
         self._owe(self.head_seconds)
@@ -230,20 +111,27 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers come the same way, and are dropped
             self._head_bytes += len(name) + len(value) + 4
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._owe(self.body_pause_seconds)
+        self._owed_until = self.loop.time() + self.body_pause_seconds
         if self._refusal is not None:
             return
-        self._refusal = self._judge_head()
+        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        path, _, query = self.url.partition(b"?")
+        peer = self.client[0] if self.client else None
+        head = RequestHead(method, path, query, self.headers, peer)
+        self._refusal = self._judge_head(head, version)
         if self._refusal is not None:
             return
         if self._take is None:
             super().on_headers_complete()
         else:
-            self._begin_exchange()
+            self._begin_exchange(head, persistent=version != "1.0")
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
@@ -264,21 +152,29 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._fed = True, 0
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and self._owed_until != math.inf:
-            self._owe(self.unasked_seconds)
+        """What uvicorn does, but for its timer: how long the client may be silent is for our own to watch."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._owed_until == math.inf:
+            self._owe(self.timeout_keep_alive)
+        else:
+            self._owe(self.unasked_seconds)  # what is left of the request's body
 
-    def _begin_exchange(self) -> None:
-        version = self.parser.get_http_version()
-        path, _, query = self.url.partition(b"?")
-        peer = self.client[0] if self.client else None
-        head = RequestHead(self.parser.get_method().decode("ascii"), path, query, self.headers, peer)
+    def _begin_exchange(self, head: RequestHead, *, persistent: bool) -> None:
         earlier: Any = self.cycle
+        keep_alive = persistent and self.parser.should_keep_alive()
         exchange = self.cycle = Exchange(
-            self,
             head,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            persistent=version != "1.0",
+            self.transport,
+            self.flow,
+            self.on_response_complete,
+            server=self.server,
+            keep_alive=keep_alive,
+            persistent=persistent,
         )
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(exchange, self.app)
@@ -290,14 +186,14 @@ class Protocol(HttpToolsProtocol):
         if self._take is None:
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(self._take(cycle))
+        cycle.task = task = self.loop.create_task(self._take(cycle))  # type: ignore[attr-defined]
         self.tasks.add(task)
-        task.add_done_callback(partial(self._exchanged, cycle))
+        task.add_done_callback(self._exchanged)
 
-    def _exchanged(self, cycle: RequestResponseCycle, task: asyncio.Task[None]) -> None:
+    def _exchanged(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        cycle.on_response = _nothing  # or connection and exchange would keep each other alive
-        if not cycle.response_complete:
+        cycle: Any = self.cycle
+        if cycle.task is task and not cycle.response_complete:
             self.transport.close()  # cut short: the answer must not look whole
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exchange_failed", reason=type(error).__name__, exc_info=error)
@@ -325,28 +221,22 @@ class Protocol(HttpToolsProtocol):
         """What the parser refuses: smuggling attempts, mostly."""
         self._refusal = BadRequest("The request is not HTTP/1.1 as it should be.")
 
-    def _judge_head(self) -> PublicError | None:
+    def _judge_head(self, head: RequestHead, version: str) -> PublicError | None:
         if self._head_bytes > self.max_header_bytes:
             return HeadersTooLarge("The request's headers are too large.")
         if not _TARGET.match(self.url):
             return BadRequest("The request target must be a path on this server.")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0"):
             return BadRequest("The request must be HTTP/1.1.")
-        hosts, codings, sized = 0, [], False
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                codings.append(value.lower())
-            elif name == b"content-length":
-                sized = True
-        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+        if head.single(b"host") is None and (version != "1.0" or head.has(b"host")):
             return BadRequest("The request must name one Host.")  # RFC 9112 §3.2
-        return self._judge_framing(codings) if codings or sized else None
+        if head.has(b"transfer-encoding") or head.has(b"content-length"):
+            return self._judge_framing(head.values(b"transfer-encoding"))
+        return None
 
     def _judge_framing(self, codings: list[bytes]) -> PublicError | None:
         """Refuse what the parser refuses only when the application has begun, or reads in another way."""
-        if codings and codings != [b"chunked"]:
+        if codings and [coding.lower() for coding in codings] != [b"chunked"]:
             return BadRequest("The body must be sent as it is or in chunks.")  # RFC 9112 §6.1
         if self.parser.should_upgrade():
             # The parser takes such a body for another protocol: the next request could hide in it.

@@ -56,7 +56,6 @@ class Connection(asyncio.Protocol):
         self._news: asyncio.Future[None] | None = None
         self.complete = False
         self._ended = False
-        self._framed = False
         self.reusable = False
         self._error: Broken | None = None
         self._answered = False
@@ -91,11 +90,14 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self.complete:
             return
-        if self._head.done() and not self._framed and exc is None and self._error is None:
+        if self._head.done() and not self._framed() and exc is None and self._error is None:
             self.complete = True  # RFC 9112 §6.3: such a body ends with the connection
             self._wake()
             return
         self._fail(Broken("the connection was lost", virgin=not self._answered))
+
+    def _framed(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -120,7 +122,6 @@ class Connection(asyncio.Protocol):
         if status > 599:
             raise Broken("the status is none")  # RFC 9110 §15
         self.status = status
-        self._framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
         if self._head_only or status in (204, 304):
             # The parser would wait for the body that Content-Length announces and nobody sends.
             self.complete = True
