@@ -11,7 +11,7 @@ from moto import mock_aws
 from tests.cognito.account import REGION, Built, build
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No configuration of this machine reaches a test, and no test reaches AWS."""
     for name in list(os.environ):
@@ -26,6 +26,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def built() -> Built:
+def built(aws: None) -> Built:
     """The template's resources, with the parameters of a development environment."""
     return build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
 _Loader.add_multi_constructor("!", _long_form)  # type: ignore[no-untyped-call]
 
 
+@functools.cache
 def load() -> dict[str, Any]:
     """The template with long forms."""
-    return yaml.load(FILE.read_text(), _Loader)  # type: ignore[no-any-return]
+    return yaml.load(FILE.read_text(), _Loader)
 
 
 class Evaluation:

@@ -18,6 +18,8 @@ from bff.cognito import stack, users
 from bff.sealing import new_key
 from tests.cognito.account import REGION, STACK, Built, client, make_stack
 
+pytestmark = pytest.mark.usefixtures("aws")
+
 EMAIL = "test.user@example.com"
 
 
@@ -123,7 +125,9 @@ def test_a_stack_that_is_not_there(command: tuple[str, ...]) -> None:
 def test_a_stack_of_something_else() -> None:
     """What is missing, and which template has it."""
     make_stack({"Bucket": "x"})
-    assert refused(run("env", "--stack", STACK), "UserPoolId", "CREATE_COMPLETE", "deploy/cognito/template.yaml")
+    assert refused(
+        run("env", "--stack", STACK), "UserPoolId", "CREATE_COMPLETE", "deploy/cognito/template.yaml"
+    )
 
 
 def test_a_client_without_a_secret(pool: Built) -> None:
@@ -196,7 +200,9 @@ def test_a_password_of_ones_own_is_not_shown(pool: Built) -> None:
 @pytest.mark.parametrize("stdin", ["", "\n"])
 def test_no_password_on_standard_input(pool: Built, stdin: str) -> None:
     """It is no password, and no user is made."""
-    assert refused(run("user", "create", EMAIL, "--stack", STACK, "--password-stdin", stdin=stdin), "password")
+    assert refused(
+        run("user", "create", EMAIL, "--stack", STACK, "--password-stdin", stdin=stdin), "password"
+    )
     assert client().list_users(UserPoolId=pool.pool_id)["Users"] == []
 
 

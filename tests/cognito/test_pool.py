@@ -15,13 +15,15 @@ from bff.cognito.stack import SECRETS, setting_name
 from bff.sealing import new_key
 from bff.settings import Settings
 from tests.cognito.account import Built, build, client
-from tests.cognito.template import FILE, PARAMETERS, PRODUCTION, load
+from tests.cognito.template import FILE, PARAMETERS, PRODUCTION, Evaluation, load
+
+pytestmark = pytest.mark.usefixtures("aws")
 
 ENVIRONMENTS = pytest.mark.parametrize("parameters", [PARAMETERS, PRODUCTION], ids=["dev", "prod"])
 
 
 def settings(built: Built) -> tuple[Settings, bff.resource_api.settings.Settings]:
-    """Both programs' settings, loaded from nothing but the stack's outputs and secrets and what is not AWS's."""
+    """Both programs' settings, from the stack's outputs, its clients' secrets, and what is not AWS's."""
     environ = {setting_name(name): value for name, value in built.evaluation.outputs().items()}
     for resource, secret in zip(("AppClient", "ServiceClient"), SECRETS.values(), strict=True):
         environ[secret] = built.app_client(resource)["ClientSecret"]
@@ -65,7 +67,11 @@ def test_the_app_client_is_what_the_bff_asks_for(parameters: dict[str, Any]) -> 
 def test_tokens_are_short_lived_and_refresh_tokens_rotate(parameters: dict[str, Any]) -> None:
     """Minutes for access and ID tokens, days for the refresh token, which rotates with the longest grace."""
     app = build(parameters).app_client("AppClient")
-    assert app["TokenValidityUnits"] == {"AccessToken": "minutes", "IdToken": "minutes", "RefreshToken": "days"}
+    assert app["TokenValidityUnits"] == {
+        "AccessToken": "minutes",
+        "IdToken": "minutes",
+        "RefreshToken": "days",
+    }
     assert app["AccessTokenValidity"] == app["IdTokenValidity"] == parameters["AccessTokenMinutes"]
     assert 5 <= app["AccessTokenValidity"] <= 15
     assert app["RefreshTokenValidity"] == parameters["RefreshTokenDays"]
@@ -162,12 +168,11 @@ def test_the_pool_has_a_domain_with_managed_login(parameters: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("custom", "certificate", "fine"), [("", "", True), ("a.b", "arn", True), ("a.b", "", False), ("", "arn", False)]
+    ("custom", "certificate", "fine"),
+    [("", "", True), ("a.b", "arn", True), ("a.b", "", False), ("", "arn", False)],
 )
 def test_domain_and_certificate_go_together(custom: str, certificate: str, fine: bool) -> None:
     """The stack is refused before anything is made where only one of the two is given."""
-    from tests.cognito.template import Evaluation
-
     evaluation = Evaluation({**PARAMETERS, "CustomDomain": custom, "CertificateArn": certificate}, {})
     (rule,) = evaluation.template["Rules"].values()
     assert evaluation._value(rule["Assertions"][0]["Assert"]) is fine

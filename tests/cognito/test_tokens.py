@@ -92,7 +92,9 @@ def test_a_token_without_the_apis_scope_is_not_enough(built: Built) -> None:
 
 def test_a_client_of_the_same_pool_that_is_not_ours_is_refused(built: Built) -> None:
     """The pool signs for all its clients with the same key: only client_id tells them apart."""
-    other = client().create_user_pool_client(UserPoolId=built.pool_id, ClientName="other", GenerateSecret=True)
+    other = client().create_user_pool_client(
+        UserPoolId=built.pool_id, ClientName="other", GenerateSecret=True
+    )
     built.evaluation.known["Other"] = other["UserPoolClient"]["ClientId"]
     tokens = sign_in(built, "test@example.com", ("readers",), "Other")
     assert ask(api(built), tokens["AccessToken"]).status_code == 401
