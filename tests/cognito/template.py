@@ -52,13 +52,13 @@ def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
 
-_Loader.add_multi_constructor("!", _long_form)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", _long_form)
 
 
 @functools.cache
-def load() -> dict[str, Any]:
-    """The template with long forms."""
-    return yaml.load(FILE.read_text(), _Loader)
+def load(file: Path = FILE) -> dict[str, Any]:
+    """A template with long forms."""
+    return yaml.load(file.read_text(), _Loader)  # type: ignore[no-any-return]
 
 
 class Evaluation:

@@ -21,7 +21,7 @@ _OPTIONS = hcl2.SerializationOptions(
 def load() -> dict[str, Any]:
     """The module: its blocks by kind, strings still in their quotation marks."""
     with FILE.open() as file:
-        return hcl2.load(file, serialization_options=_OPTIONS)  # type: ignore[no-any-return]
+        return hcl2.load(file, serialization_options=_OPTIONS)
 
 
 def blocks(module: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bff.cognito.stack import SECRETS, setting_name
 from bff.sealing import new_key
 from bff.settings import Settings
 from tests.cognito.account import Built, build, client
-from tests.cognito.template import FILE, PARAMETERS, PRODUCTION, Evaluation, load
+from tests.cognito.template import FOLDER, PARAMETERS, PRODUCTION, Evaluation, load
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -38,10 +38,12 @@ def settings(built: Built) -> tuple[Settings, bff.resource_api.settings.Settings
     return bff.settings.load({**named, **ours}), api
 
 
-def test_the_template_is_clean() -> None:
+def test_the_templates_are_clean() -> None:
     """cfn-lint, which knows every resource's schema, has nothing to say: no error and no warning."""
     program = Path(sys.executable).parent / "cfn-lint"
-    result = subprocess.run([program, FILE], capture_output=True, text=True, check=False, timeout=60)
+    files = sorted(FOLDER.glob("*.yaml"))
+    assert len(files) == 2
+    result = subprocess.run([program, *files], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not result.stdout.strip()
 
