@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +34,10 @@ class Account:
                 "this command speaks to AWS through boto3, which is not installed. Install the extra "
                 f"`cognito`, or boto3 alone: {sys.executable} -m pip install 'boto3>=1.40,<2'"
             ) from None
+        # The AWS CLI and the other SDKs take AWS_REGION; boto3 has another name for it.
+        region = self.region or os.environ.get("AWS_REGION")
         with in_sentences():
-            session = boto3.Session(profile_name=self.profile, region_name=self.region)
+            session = boto3.Session(profile_name=self.profile, region_name=region)
             return session.client(service, config=Config(**DEADLINE))
 
 

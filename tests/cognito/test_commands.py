@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from click.testing import CliRunner, Result
 import bff.settings
 from bff.cli import main
 from bff.cognito import stack, users
+from bff.devstack.plan import make_plan
 from bff.sealing import new_key
 from tests.cognito.account import REGION, STACK, Built, client, make_stack
+from tests.support.stack import free_port
 
 pytestmark = pytest.mark.usefixtures("aws")
 
@@ -84,6 +88,22 @@ def test_env_prints_secrets_when_told_to(pool: Built) -> None:
         "BFF_API_URL": "http://localhost:5001",
     }
     assert bff.settings.load({**named, **more}).oidc_issuer == pool.issuer
+
+
+def test_the_local_stack_runs_with_them(pool: Built, tmp_path: Path) -> None:
+    """With the printed variables `bff dev` starts no provider of its own, and the API gets its settings."""
+    printed = variables(run("env", "--stack", STACK, "--secrets").stdout)
+    plan = make_plan({**printed, "XDG_STATE_HOME": str(tmp_path), **ports()}, reset=False)
+    os.close(plan.lock)
+    assert not plan.local_idp
+    assert plan.issuer == pool.issuer
+    assert {name: plan.environ[name] for name in printed} == printed
+    assert plan.environ["BFF_OIDC_PROFILE"] == "auto"
+
+
+def ports() -> dict[str, str]:
+    """Addresses that are free."""
+    return {name: f"127.0.0.1:{free_port()}" for name in ("BFF_BIND", "API_BIND")}
 
 
 def test_env_as_json(pool: Built) -> None:
@@ -277,6 +297,19 @@ def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which option and which variable set it."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     assert refused(run("env", "--stack", STACK), "--region", "AWS_REGION")
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_is_found_as_the_aws_cli_finds_it(
+    pool: Built, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """boto3 alone knows the second of them only. The option has the last word."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv(variable, REGION)
+    assert run("env", "--stack", STACK).exit_code == 0
+    monkeypatch.setenv(variable, "us-east-2")
+    assert refused(run("env", "--stack", STACK), "DescribeStacks")
+    assert run("env", "--stack", STACK, "--region", REGION).exit_code == 0
 
 
 def test_no_such_profile() -> None:

@@ -48,12 +48,24 @@ def test_each_behaviour_is_documented_and_tested(row: list[str]) -> None:
 @pytest.mark.parametrize(
     "subject",
     [
-        "Discovery", "Access token", "ID token", "Authorize", "invalid_grant", "invalid_client", "logout_uri",
-        "Refresh without rotation", "With rotation", "Revoke", "Lifetimes", "prompt=none", "prompt=login", "`lang`",
+        "Discovery",
+        "Access token",
+        "ID token",
+        "Authorize",
+        "invalid_grant",
+        "invalid_client",
+        "logout_uri",
+        "Refresh without rotation",
+        "With rotation",
+        "Revoke",
+        "Lifetimes",
+        "prompt=none",
+        "prompt=login",
+        "`lang`",
     ],
-)  # fmt: skip
+)
 def test_nothing_that_matters_is_left_out(subject: str) -> None:
-    """Discovery, claims, errors, sign-out, refresh, revocation, lifetimes, prompt and lang each have a row."""
+    """Discovery, claims, errors, sign-out, refresh, revocation, lifetimes, prompt and lang have rows."""
     assert any(subject in row[0] for row in BEHAVIOURS)
 
 
@@ -87,10 +99,16 @@ def test_bff_check_says_what_is_quoted(row: list[str]) -> None:
 @pytest.mark.parametrize(
     "subject",
     [
-        "round and round", "invalid_grant", "invalid_client", "audience is invalid", "redirect_mismatch",
-        "Wrong environment", "Clock skew", "Missing scope",
+        "round and round",
+        "invalid_grant",
+        "invalid_client",
+        "audience is invalid",
+        "redirect_mismatch",
+        "Wrong environment",
+        "Clock skew",
+        "Missing scope",
     ],
-)  # fmt: skip
+)
 def test_each_symptom_that_people_meet_has_a_row(subject: str) -> None:
     """The guide's classic ones."""
     assert any(subject in " ".join(row) for row in SYMPTOMS)

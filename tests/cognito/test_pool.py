@@ -43,7 +43,7 @@ def test_the_templates_are_clean() -> None:
     program = Path(sys.executable).parent / "cfn-lint"
     files = sorted(FOLDER.glob("*.yaml"))
     assert len(files) == 2
-    result = subprocess.run([program, *files], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([program, *files], capture_output=True, text=True, check=False, timeout=110)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not result.stdout.strip()
 
