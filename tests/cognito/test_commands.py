@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 import bff.settings
 from bff.cli import main
 from bff.cognito import stack, users
+from bff.cognito.aws import Account
 from bff.devstack.plan import make_plan
 from bff.sealing import new_key
 from tests.cognito.account import REGION, STACK, Built, client, make_stack
@@ -215,6 +216,24 @@ def test_a_password_of_ones_own_is_not_shown(pool: Built) -> None:
     assert tokens_for(pool, password)
     attributes = {each["Name"]: each["Value"] for each in user_of(pool)["UserAttributes"]}
     assert attributes["name"] == "Test User"
+
+
+def test_nobody_gets_a_message(pool: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test user's address may be somebody's: Cognito is told to send nothing."""
+    asked: list[dict[str, Any]] = []
+    genuine = Account.client
+
+    def watched(account: Account, service: str) -> Any:
+        made = genuine(account, service)
+        made.meta.events.register(
+            "provide-client-params.cognito-identity-provider.AdminCreateUser",
+            lambda params, **_: asked.append(params),
+        )
+        return made
+
+    monkeypatch.setattr(Account, "client", watched)
+    assert run("user", "create", EMAIL, "--stack", STACK).exit_code == 0
+    assert [each["MessageAction"] for each in asked] == ["SUPPRESS"]
 
 
 @pytest.mark.parametrize("stdin", ["", "\n"])

@@ -73,6 +73,14 @@ def test_an_id_token_of_the_pool_is_refused(built: Built) -> None:
         assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
+def test_an_id_token_is_refused_although_its_audience_fits(built: Built) -> None:
+    """What gets past a gateway that compares audiences only: `token_use` tells the two apart."""
+    tokens = sign_in(built, "test@example.com", ("readers",))
+    audience = decode(tokens["IdToken"])[1]["aud"]
+    resource = api(built, API_CLIENT_IDS="", API_AUDIENCE=audience)
+    assert ask(resource, tokens["IdToken"]).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("groups", "status"), [(("readers",), 403), (("admins",), 200), (("admins", "readers"), 200), ((), 403)]
 )
