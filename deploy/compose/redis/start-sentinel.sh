@@ -1,0 +1,26 @@
+#!/bin/sh
+# Starts a Sentinel. It writes down what it learns, in its own file, which has to outlive the container.
+set -eu
+umask 077
+
+conf=/data/sentinel.conf
+password=$(cat /run/secrets/redis-password)
+
+if [ ! -e "$conf" ]; then
+  {
+    cat /etc/bff/redis/sentinel.conf
+    echo "sentinel announce-ip $(hostname)"
+    echo "sentinel monitor bff $REPLICATION 6379 2"
+    echo "sentinel down-after-milliseconds bff 3000"
+    echo "sentinel failover-timeout bff 15000"
+    echo "sentinel parallel-syncs bff 1"
+  } > "$conf.new"
+  mv "$conf.new" "$conf"
+fi
+
+# Sentinel takes its settings from a file alone, so the password has to be in it; always the one in force.
+sed '/^sentinel auth-pass /d; /^requirepass /d; /^sentinel sentinel-pass /d' "$conf" > "$conf.new"
+printf 'sentinel auth-pass bff %s\n' "$password" >> "$conf.new"
+mv "$conf.new" "$conf"
+
+exec redis-server "$conf" --sentinel
