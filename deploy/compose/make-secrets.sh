@@ -24,10 +24,11 @@ keep() { # NAME VALUE: what is there already stays
   [ -e "$secrets/$1" ] || put "$1" "$2"
 }
 
-follow() { # NAME URL: ours has the password in it and changes with it; the address of a Redis of yours stays
+follow() { # NAME URL QUERY: ours has a password in it and changes with it; the address of a Redis of yours stays
   old=$(cat "$secrets/$1" 2>/dev/null || true)
-  [ "$old" != "$2" ] || return 0
-  [ -n "$old" ] && [ "${old##*@}" != "${2##*@}" ] || put "$1" "$2"
+  [ "$old" != "$2$3" ] || return 0
+  hosts=${old#*@}
+  [ -n "$old" ] && [ "${hosts%%\?*}" != "${2#*@}" ] || put "$1" "$2$3"
 }
 
 mkdir -p "$secrets"
@@ -36,9 +37,12 @@ chmod 0700 "$secrets"
 keep bff-secret-keys "$(random)"
 keep oidc-client-secret "$(random)"
 keep redis-password "$(random)"
+keep sentinel-password "$(random)"
 password=$(cat "$secrets/redis-password")
-follow redis-url "redis://:$password@redis:6379/0"
-follow redis-sentinel-url "redis+sentinel://:$password@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/bff/0"
+follow redis-url "redis://:$password@redis:6379/0" ""
+follow redis-sentinel-url \
+  "redis+sentinel://:$password@sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/bff/0" \
+  "?sentinel_password=$(cat "$secrets/sentinel-password")"
 
 if [ ! -e "$root/.env" ]; then
   printf '%s\n' '# Read by docker compose. `local` starts the local identity provider; empty it for a real one.' \

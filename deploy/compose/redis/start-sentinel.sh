@@ -5,6 +5,7 @@ umask 077
 
 conf=/data/sentinel.conf
 password=$(cat /run/secrets/redis-password)
+own=$(cat /run/secrets/sentinel-password)
 
 if [ ! -e "$conf" ]; then
   {
@@ -18,9 +19,13 @@ if [ ! -e "$conf" ]; then
   mv "$conf.new" "$conf"
 fi
 
-# Sentinel takes its settings from a file alone, so the password has to be in it; always the one in force.
-sed '/^sentinel auth-pass /d; /^requirepass /d; /^sentinel sentinel-pass /d' "$conf" > "$conf.new"
-printf 'sentinel auth-pass bff %s\n' "$password" >> "$conf.new"
+# Sentinel takes its settings from a file alone, so the passwords have to be in it; always those in force.
+sed '/^sentinel auth-pass /d; /^requirepass /d; /^user default /d; /^sentinel sentinel-pass /d' "$conf" > "$conf.new"
+{
+  echo "sentinel auth-pass bff $password"
+  echo "requirepass $own"
+  echo "sentinel sentinel-pass $own" # among themselves
+} >> "$conf.new"
 mv "$conf.new" "$conf"
 
 exec redis-server "$conf" --sentinel
