@@ -92,7 +92,7 @@ def test_nginx_logs_no_code(scaled: Compose) -> None:
     gone = requests.get(f"{scaled.url}/bff/callback?code=do-not-log-me&state=x", timeout=20)
     scaled.up()
     logs = scaled.logs("nginx")
-    assert gone.status_code == 502
+    assert gone.status_code in {502, 504}
     assert "GET /bff/callback 200" in logs
     assert "code=" not in logs
 
