@@ -14,7 +14,7 @@ random() { # 32 bytes, base64url without padding: no character of it needs quoti
 put() { # NAME VALUE
   printf '%s\n' "$2" > "$secrets/$1.new"
   # Readable, since the programs in the containers are not you; the folder lets nobody else of this machine in.
-  chmod 0444 "$secrets/$1.new"
+  chmod 0644 "$secrets/$1.new"
   mv -f "$secrets/$1.new" "$secrets/$1"
   echo "made deploy/compose/secrets/$1"
   made=1

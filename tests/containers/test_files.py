@@ -123,7 +123,7 @@ def test_one_command_makes_all_secrets(fresh: Path) -> None:
     assert made["redis-url"] == f"redis://:{made['redis-password'].strip()}@redis:6379/0\n"
     folder = fresh / "deploy/compose/secrets"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o444}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
     assert (fresh / ".env").read_text().endswith("COMPOSE_PROFILES=local\n")
     assert not [value for value in made.values() if value.strip() in said]
     assert len(set(made.values())) == len(made)
