@@ -78,7 +78,7 @@ def alone(engine: None, checkout: Path) -> Iterator[Compose]:
 def scaled(engine: None, checkout: Path) -> Iterator[Compose]:
     """docker-compose.scale.yml, running."""
     bff_port, idp_port = free_ports(2)
-    settings = {"WEB_PREFIX": "172.31.252"}
+    settings = {"WEB_PREFIX": "172.16.252"}
     name = f"{PROJECT}-scale"
     stack = Compose(checkout, "docker-compose.scale.yml", name, IMAGE, bff_port, idp_port, settings)
     try:

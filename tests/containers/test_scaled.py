@@ -90,8 +90,8 @@ def test_nginx_logs_no_code(scaled: Compose) -> None:
     sign_in(scaled.url)
     scaled("stop", "--timeout", "20", *NODES, seconds=90)
     gone = requests.get(f"{scaled.url}/bff/callback?code=do-not-log-me&state=x", timeout=20)
-    scaled.up()
     logs = scaled.logs("nginx")
+    scaled.up()
     assert gone.status_code in {502, 504}
     assert "GET /bff/callback 200" in logs
     assert "code=" not in logs
