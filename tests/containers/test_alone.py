@@ -56,6 +56,13 @@ class TestInABrowser:
         assert page.url == f"{alone.url}/"
 
 
+def test_up_again_changes_nothing(alone: Compose) -> None:
+    """A second `docker compose up --build` leaves every container as it is."""
+    before = {name: found["Id"] for name, found in alone.containers().items()}
+    alone.up("--build")
+    assert {name: found["Id"] for name, found in alone.containers().items()} == before
+
+
 def test_only_two_ports_are_reachable(alone: Compose) -> None:
     """The engine publishes the BFF and the provider on loopback, and nothing else."""
     bound = {

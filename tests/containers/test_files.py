@@ -16,6 +16,7 @@ from tests.containers.compose import ROOT, copy_checkout
 
 ALONE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SCALED: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.scale.yml").read_text())
+IMAGE = "${BFF_IMAGE:-bff:local}"
 SERVICES = [(file, name) for file in (ALONE, SCALED) for name in file["services"]]
 
 
@@ -40,10 +41,20 @@ def test_every_container_is_fenced_in(file: dict[str, Any], name: str) -> None:
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["healthcheck"]["test"][0] == "CMD"
-    assert found.get("user") in (
-        {"redis", "nginx"} if "build" not in found else {None}
-    )  # the Dockerfile says
+    ours = found["image"] == IMAGE  # the Dockerfile says who runs it
+    assert ours or found["user"] in {"redis", "nginx"}
     assert not {"privileged", "cap_add", "network_mode", "pid", "devices"} & found.keys()
+
+
+@pytest.mark.parametrize("file", [ALONE, SCALED], ids=ids)
+def test_one_image_is_built_once(file: dict[str, Any]) -> None:
+    """All programs run from one image; two builds under one name would differ, and `up` would begin anew."""
+    programs = [name for name in file["services"] if service(file, name)["image"] == IMAGE]
+    builders = [name for name in programs if "build" in service(file, name)]
+    assert len(programs) > 2
+    assert len(builders) == 1
+    never = [name for name in programs if service(file, name).get("pull_policy") == "never"]
+    assert sorted([*never, *builders]) == sorted(programs)
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:
@@ -82,7 +93,15 @@ def test_a_node_is_the_bff() -> None:
         own = {"BFF_REDIS_URL_FILE", "BFF_TRUSTED_PROXIES"}
         shared = {key: value for key, value in bff["environment"].items() if key not in own}
         assert shared == {key: value for key, value in node["environment"].items() if key not in own}
-        for key in bff.keys() - {"environment", "ports", "networks", "depends_on", "secrets"}:
+        for key in bff.keys() - {
+            "build",
+            "environment",
+            "pull_policy",
+            "ports",
+            "networks",
+            "depends_on",
+            "secrets",
+        }:
             assert node[key] == bff[key], key
 
 
