@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from bff.errors import StoreUnavailable
-from bff.sessions.errors import StoreErrors, store_errors
+from bff.sessions.errors import StoreErrors, store_errors, unavailable
 from bff.sessions.index import UserIndex
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import DATA, Codec, Meta, SessionRecord
+from bff.sessions.record import CORE, DATA, Codec, Meta, SessionRecord
 from bff.sessions.wire import Wire
 from bff.tokens import Clock, TokenSet
 
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
+from redis.exceptions import RedisError
 
 SLIDE = """
 local seen = redis.call('HGET', KEYS[1], 's')
@@ -333,24 +334,30 @@ class SessionReader:
 
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""
-        with store_errors():
+        try:
             if self._wire is not None:
-                values: list[Any] = await self._wire.ask(b"HMGET", key, *_READ)
+                values: list[Any] = await self._wire.ask(b"HMGET", key, *CORE)
             else:
                 async with asyncio.timeout(READ_SECONDS):
-                    values = await self._client.hmget(key, _READ)
-        fields = {name: value for name, value in zip(_READ, values, strict=True) if value is not None}
-        record = self._codec.read(key, fields)
-        return record if record is not None and self.lifetime.live(record, self._clock()) else None
+                    values = await self._client.hmget(key, CORE)
+        except (RedisError, TimeoutError) as error:
+            raise unavailable(type(error).__name__) from error
+        if None in values:
+            return None
+        record = self._codec.read_core(key, *values)
+        return record if self.lifetime.live(record, self._clock()) else None
 
-    async def slide_if_due(self, record: SessionRecord) -> None:
-        """Extend the idle time, as rarely as the lifetime says."""
+    def slide_due(self, record: SessionRecord) -> bool:
+        """Whether it is time to extend the idle time."""
+        return self.lifetime.slide_due(record, self._clock())
+
+    async def slide(self, record: SessionRecord) -> None:
+        """Extend the idle time."""
         now = self._clock()
-        if self.lifetime.slide_due(record, now):
-            end = _milliseconds(self.lifetime.ends_at(record, now))
-            with store_errors():
-                async with asyncio.timeout(READ_SECONDS):
-                    await self._slide(keys=[record.key], args=[repr(now), end])
+        end = _milliseconds(self.lifetime.ends_at(record, now))
+        with store_errors():
+            async with asyncio.timeout(READ_SECONDS):
+                await self._slide(keys=[record.key], args=[repr(now), end])
 
     async def renew(self, key: str, owner: str, seconds: float) -> None:
         """Keep a lease for so long from now, if it is still the owner's."""
@@ -369,7 +376,6 @@ ANSWERED_SECONDS = 5.0
 """What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
 READ_SECONDS = 2.5
 """All tries of a read together: a Redis that hangs must not hold requests."""
-_READ = [b"m", b"s", b"g", b"t"]
 
 
 def _pair(key: str) -> list[str]:
