@@ -22,7 +22,7 @@ NODES = ("bff-1", "bff-2")
 
 
 class Load:
-    """Signed-in calls, one after the other, in a few threads. An answer that breaks off counts as status 0."""
+    """Signed-in calls, one after the other, in a few threads. An answer that breaks off has status 0."""
 
     def __init__(self, stack: Compose, browser: requests.Session) -> None:
         self.statuses: Counter[int] = Counter()
@@ -106,7 +106,7 @@ def test_nginx_logs_no_code(scaled: Compose) -> None:
 
 
 def test_a_node_may_die(scaled: Compose) -> None:
-    """One node is killed under load, and no call is refused; only an answer that it had begun can break off."""
+    """One node is killed under load, and no call is refused; only answers that it had begun can break off."""
     browser = sign_in(scaled.url)
     with Load(scaled, browser).running() as load:
         time.sleep(1)
