@@ -64,6 +64,19 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.3)
 
 
+def both_serve(stack: Compose) -> bool:
+    """Whether nginx gives requests to both nodes; one that failed it leaves alone for some seconds."""
+    for _ in range(4):
+        requests.get(f"{stack.url}/health/live", timeout=20)
+    lines = stack.logs("--tail", "4", "nginx").splitlines()
+    return {line.split()[-2] for line in lines if " /health/live " in line} == addresses(stack)
+
+
+def addresses(stack: Compose) -> set[str]:
+    """Where nginx finds the nodes."""
+    return {f"{stack.settings['WEB_PREFIX']}.{number}:5003" for number in (3, 4)}
+
+
 def primary(stack: Compose) -> str:
     """Which Redis the sentinels name."""
     script = "REDISCLI_AUTH=$(cat /run/secrets/sentinel-password) exec redis-cli --no-auth-warning -p 26379 "
@@ -77,9 +90,7 @@ def test_signs_in_by_way_of_nginx(scaled: Compose) -> None:
     for _ in range(8):
         assert browser.get(f"{scaled.url}/weather", headers=CSRF, timeout=20).status_code == 200
     lines = [line for line in scaled.logs("nginx").splitlines() if " /weather " in line]
-    assert {f"{scaled.settings['WEB_PREFIX']}.{n}:5003" for n in (3, 4)} == {
-        line.split()[-2] for line in lines
-    }
+    assert {line.split()[-2] for line in lines} == addresses(scaled)
 
 
 def test_the_client_is_who_nginx_says(scaled: Compose) -> None:
@@ -107,6 +118,7 @@ def test_nginx_logs_no_code(scaled: Compose) -> None:
 
 def test_a_node_may_die(scaled: Compose) -> None:
     """One node is killed under load, and no call is refused; only answers that it had begun can break off."""
+    wait_until(lambda: both_serve(scaled), 30, "not both nodes serve")
     browser = sign_in(scaled.url)
     with Load(scaled, browser).running() as load:
         time.sleep(1)
