@@ -34,8 +34,8 @@ from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
 from bff.service_tokens import ServiceTokens
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, digest, well_formed
-from bff.sessions.store import SessionReader
 from bff.site import Site, is_navigation
 from bff.tokens import Clock, LoginRequired, TryLater
 from bff.upstream import Response, Upstreams
