@@ -12,7 +12,7 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from bff.settings.redis_url import Login, RedisAddress
 
@@ -79,12 +79,47 @@ class LazyCluster:
         self.close()
 
 
+class AllSentinels(Sentinel):
+    """redis-py's, but for how it finds the primary: it takes the first sentinel's word, and waits until that
+    one counts the failover as over, with all replicas moved. A promoted primary works seconds before."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port of the primary. Raises MasterNotFoundError."""
+        named: dict[tuple[str, int], None] = {}
+        failures = []
+        for sentinel in self.sentinels:
+            try:
+                found: Any = sentinel.sentinel_get_master_addr_by_name(service_name)
+            except redis.RedisError as failure:
+                failures.append(repr(failure))
+            else:
+                named |= {} if found is None else {(found[0].decode(), int(found[1])): None}
+        if not named:
+            raise MasterNotFoundError(f"No master found: {', '.join(failures)}")
+        hosts = list(named)
+        return next((host for host in hosts if len(hosts) > 1 and self._is_primary(*host)), hosts[0])
+
+    def _is_primary(self, host: str, port: int) -> bool:
+        """Asked where they disagree: some have not heard of a failover yet."""
+        try:
+            with redis.Redis(host, port, **self.connection_kwargs) as client:
+                role: Any = client.role()
+        except redis.RedisError:
+            return False
+        return bool(role[0] == b"master")
+
+
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> redis.Redis:
-    timing = {"socket_connect_timeout": SENTINEL_SECONDS, "socket_timeout": SENTINEL_SECONDS}
-    kwargs = _login(address.sentinel_login) | _tcp(address) | timing
-    sentinel = Sentinel(
+    quick: dict[str, Any] = {
+        "socket_connect_timeout": SENTINEL_SECONDS,
+        "socket_timeout": SENTINEL_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    kwargs = _tcp(address) | quick
+    sentinel = AllSentinels(  # type: ignore[no-untyped-call]
         address.hosts,
-        sentinel_kwargs=kwargs | {"retry": Retry(NoBackoff(), 0)},  # type: ignore[no-untyped-call]
+        sentinel_kwargs=kwargs | _login(address.sentinel_login),
+        **kwargs | _login(address.login),
     )
     pool = SentinelConnectionPool(address.service, sentinel, **options)  # type: ignore[no-untyped-call]
     return redis.Redis.from_pool(pool)
