@@ -129,8 +129,7 @@ class Rig:
 
     def in_redis(self) -> list[bytes]:
         """What lies in Redis, but for the index, which outlives sessions by design."""
-        keys: list[bytes] = self.client.keys("*")  # type: ignore[assignment]
-        return [key for key in keys if b"{user:" not in key]
+        return [key for key in self.client.scan_iter("*") if b"{user:" not in key]
 
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""
