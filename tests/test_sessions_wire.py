@@ -64,7 +64,7 @@ def test_an_answer_that_comes_in_pieces() -> None:
 
 
 def test_who_has_gone_leaves_the_answer_to_nobody() -> None:
-    """Where a waiter is cancelled after its question was sent, its answer is dropped, not given to another."""
+    """Where a waiter is cancelled after its question was sent, its answer is dropped and not another's."""
 
     async def test() -> None:
         held = asyncio.Event()
@@ -114,8 +114,8 @@ def test_who_has_gone_while_connecting_takes_nothing_from_others() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_redis_that_hangs() -> None:
-    """All who wait are told in time, and the next question goes over a new connection, where no late answer of
-    the old one can come."""
+    """All who wait are told in time, and the next question goes over a new connection, where no late answer
+    of the old one can come."""
 
     async def test() -> None:
         async with peer(lambda _command: HANG) as found:

@@ -20,6 +20,7 @@ class Peer:
         self.script = script
         self.commands: list[Command] = []
         self.connections = 0
+        self.open = 0
         self.port = 0
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -30,7 +31,17 @@ class Peer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
         self.connections += 1
+        self.open += 1
         self._writers.append(writer)
+        try:
+            await self._answer(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser = hiredis.Reader()
         while data := await reader.read(65536):
             parser.feed(data)
@@ -41,7 +52,6 @@ class Peer:
                     writer.transport.abort()
                     return
                 writer.write(answer)
-        writer.close()
 
     def close(self) -> None:
         """End all connections."""
