@@ -112,7 +112,7 @@ def test_each_key_goes_to_its_primary(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
 def test_moved(host: str) -> None:
-    """A slot that has moved is followed and remembered, and the map is read anew; no host is the same host."""
+    """A slot that has moved is followed and remembered, the map is read anew; no host is the same host."""
 
     async def test() -> None:
         async with AsyncExitStack() as stack:

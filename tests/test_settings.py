@@ -175,7 +175,7 @@ BAD = [
     ("BFF_REDIS_URL", "redis+cluster://one/1"),
     ("BFF_REDIS_URL", "redis+cluster://one?db=1"),
     ("BFF_REDIS_URL", "redis+cluster://one?sentinel_password=s3cr3t"),
-    ("BFF_REDIS_URL", "redis+cluster://"),
+    ("BFF_REDIS_URL", "redis+cluster://:s3cr3t@"),
     ("BFF_REDIS_URL", "redis://one?ssl_ca_certs=/etc/hostname"),
     ("BFF_REDIS_URL", "rediss://one?ssl_ca_certs=/nowhere"),
     ("BFF_REDIS_URL", f"rediss://one?ssl_ca_certs={__file__}"),
