@@ -60,6 +60,12 @@ def url(sentinels: list[Peer], credentials: str = "", rest: str = "") -> str:
     return f"redis+sentinel://{credentials}{hosts}/sessions/{rest}"
 
 
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentinels are asked ten times a second."""
+    monkeypatch.setattr("bff.sessions.sentinels.LOOK_SECONDS", 0.1)
+
+
 async def ask(sentinels: list[Peer]) -> object:
     """One question through these sentinels."""
     wire = wire_to(parse_redis_url(url(sentinels)))
@@ -159,7 +165,6 @@ def test_the_primary_is_looked_up_again_when_it_is_lost() -> None:
             redises[1].script = lambda _command: b"-READONLY You can't write against a read only replica.\r\n"
             assert await wire.ask("ECHO", "3") == b"3"
             assert redises[2].commands[-1] == [b"ECHO", b"3"]
-            assert sentinel.connections == 3
             await wire.close()
 
     run(test())
@@ -188,8 +193,55 @@ def test_each_has_its_own_password() -> None:
     run(test())
 
 
-def test_only_one_connection_stays() -> None:
-    """All sentinels lead to the primary; the connections that are not needed are closed."""
+@pytest.mark.parametrize(("heard", "moves"), [(1, False), (2, True), (3, True)])
+@pytest.mark.usefixtures("watchful")
+def test_a_primary_that_was_replaced_by_hand(heard: int, moves: bool) -> None:
+    """While it still answers as a primary, it is left once most sentinels name another one; not for one that
+    may be behind the times."""
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            stage = Stage(stack)
+            former, primary = await stage.put(as_role(PRIMARY)), await stage.put(as_role(PRIMARY))
+            sentinels = [await stage.put(naming(former)) for _ in range(3)]
+            wire = wire_to(parse_redis_url(url(sentinels)))
+            assert await wire.ask("ECHO", "1") == b"1"
+            for sentinel in sentinels[:heard]:
+                sentinel.script = naming(primary)
+            for sentinel in sentinels[heard:]:
+                sentinel.script = naming(former) if heard == 1 else lambda _command: b"*-1\r\n"
+            await asyncio.sleep(0.25)
+            assert await wire.ask("ECHO", "2") == b"2"
+            assert [b"ECHO", b"2"] in (primary if moves else former).commands
+            await wire.close()
+
+    run(test())
+
+
+@pytest.mark.usefixtures("watchful")
+def test_sentinels_that_fall_silent() -> None:
+    """Are no reason to leave a primary that answers."""
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            stage = Stage(stack)
+            primary = await stage.put(as_role(PRIMARY))
+            sentinels = [await stage.put(naming(primary)) for _ in range(3)]
+            wire = wire_to(parse_redis_url(url(sentinels)))
+            assert await wire.ask("ECHO", "1") == b"1"
+            for each in sentinels:
+                each.script = lambda _command: HANG_UP
+            await asyncio.sleep(0.3)
+            assert await wire.ask("ECHO", "2") == b"2"
+            assert primary.open == 1
+            await wire.close()
+
+    run(test())
+
+
+@pytest.mark.usefixtures("watchful")
+def test_only_one_connection_to_each_stays() -> None:
+    """All sentinels lead to the primary; connections that are not needed are closed, in the end all."""
 
     async def test() -> None:
         async with AsyncExitStack() as stack:
@@ -200,7 +252,9 @@ def test_only_one_connection_stays() -> None:
             await asyncio.gather(*(wire.ask("ECHO", "1") for _ in range(20)))
             await asyncio.sleep(0.05)
             assert primary.open == 1
-            assert [each.open for each in sentinels] == [0, 0, 0]
+            assert [each.open for each in sentinels] == [1, 1, 1]
             await wire.close()
+            await asyncio.sleep(0.15)
+            assert [each.open for each in (primary, *sentinels)] == [0, 0, 0, 0]
 
     run(test())

@@ -6,6 +6,9 @@ A primary is looked up by its sentinels for every new connection, a cluster's ma
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -20,6 +23,8 @@ CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 0.7
 SENTINEL_SECONDS = 0.25
 """For connecting to a sentinel, and for its answer: another one may know as well."""
+LOOK_SECONDS = 1.0
+"""How often sentinels are asked whether another Redis has become the primary."""
 POOL_WAIT_SECONDS = 1.0
 RETRIES = 1
 _BACKOFF = {"cap": 0.1, "base": 0.02}
@@ -85,7 +90,7 @@ class AllSentinels(Sentinel):
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Host and port of the primary. Raises MasterNotFoundError."""
-        named: dict[tuple[str, int], None] = {}
+        named: Counter[tuple[str, int]] = Counter()
         failures = []
         for sentinel in self.sentinels:
             try:
@@ -93,10 +98,10 @@ class AllSentinels(Sentinel):
             except redis.RedisError as failure:
                 failures.append(repr(failure))
             else:
-                named |= {} if found is None else {(found[0].decode(), int(found[1])): None}
+                named.update([] if found is None else [(found[0].decode(), int(found[1]))])
         if not named:
             raise MasterNotFoundError(f"No master found: {', '.join(failures)}")
-        hosts = list(named)
+        hosts = [host for host, _ in named.most_common()]
         return next((host for host in hosts if len(hosts) > 1 and self._is_primary(*host)), hosts[0])
 
     def _is_primary(self, host: str, port: int) -> bool:
@@ -107,6 +112,23 @@ class AllSentinels(Sentinel):
         except redis.RedisError:
             return False
         return bool(role[0] == b"master")
+
+
+class WatchfulPool(SentinelConnectionPool):
+    """Looks now and then who is the primary, also while all connections are well: one that was replaced by
+    hand goes on for seconds, and what is written there is lost."""
+
+    def __init__(self, service: str, sentinel: Sentinel, **options: Any) -> None:
+        super().__init__(service, sentinel, **options)  # type: ignore[no-untyped-call]
+        self._look_at = 0.0
+
+    def get_connection(self, *_command: Any, **_options: Any) -> Any:
+        """A connection to the primary. Raises RedisError."""
+        if time.monotonic() > self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            with suppress(redis.RedisError):  # no sentinel is no reason to leave a primary that answers
+                self.get_master_address()  # type: ignore[no-untyped-call]  # lets connections to another one go
+        return super().get_connection()
 
 
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> redis.Redis:
@@ -121,7 +143,7 @@ def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> redis.Redis
         sentinel_kwargs=kwargs | _login(address.sentinel_login),
         **kwargs | _login(address.login),
     )
-    pool = SentinelConnectionPool(address.service, sentinel, **options)  # type: ignore[no-untyped-call]
+    pool = WatchfulPool(address.service, sentinel, **options)
     return redis.Redis.from_pool(pool)
 
 
