@@ -155,6 +155,18 @@ class Rig:
 
         asyncio.run(ask())
 
+    def renew(self, record: SessionRecord, owner: str, seconds: float) -> None:
+        """The data plane's way to keep a lease."""
+
+        async def ask() -> None:
+            reader = self.reader()
+            try:
+                await reader.renew(record.key, owner, seconds)
+            finally:
+                await reader.close()
+
+        asyncio.run(ask())
+
     def begin(
         self, sid: str = "s" * 43, tokens: TokenSet | None = None, data: Mapping[str, Any] | None = None
     ) -> SessionRecord:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError
 
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring
@@ -129,6 +131,18 @@ def test_both_clients_reach_a_real_redis(redis_url: str) -> None:
             await other.close()
 
     assert asyncio.run(ask()) == b"\xff"
+
+
+@pytest.mark.parametrize(
+    "failure", [RedisTimeoutError(), TimeoutError(), RedisClusterException(), MasterNotFoundError()], ids=repr
+)
+def test_what_takes_long_to_fail_takes_one_thread(failure: Exception) -> None:
+    """Also where no node of a cluster, or no sentinel, answers: each has been waited for."""
+    errors = StoreErrors()
+    with pytest.raises(StoreUnavailable), errors():
+        raise failure
+    with errors(), pytest.raises(StoreUnavailable, match="finding out"), errors():
+        raise AssertionError("never reached")
 
 
 def test_a_store_that_hangs_takes_one_thread() -> None:

@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from bff.check.configuration import Configuration
 from bff.check.finding import Finding, error, ok, plain, warning
-from bff.sessions.connect import connect
+from bff.sessions.connect import LazyCluster, connect
 from bff.sessions.lasting import WAIT_SECONDS, ask_and_wait
 from bff.settings import Settings
 
@@ -173,9 +173,7 @@ def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
     except ReadOnlyError:
         yield error(AREA, "this Redis is a read-only replica", "let BFF_REDIS_URL name the primary")
     except MovedError:
-        yield error(
-            AREA, "this Redis is a node of a cluster", "let BFF_REDIS_URL begin with redis+cluster://"
-        )
+        yield _one_of_many()
     except NoPermissionError:
         yield error(
             AREA,
@@ -196,6 +194,10 @@ def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
             yield ok(AREA, f"keys that begin with {prefix} can be written, read and deleted")
         else:
             yield error(AREA, "what was written could not be read back", "let BFF_REDIS_URL name the primary")
+
+
+def _one_of_many() -> Finding:
+    return error(AREA, "this Redis is a node of a cluster", "let BFF_REDIS_URL begin with redis+cluster://")
 
 
 def _check_replica(client: redis.Redis, prefix: str) -> Iterator[Finding]:
@@ -225,6 +227,8 @@ def check_facts(client: redis.Redis) -> Iterator[Finding]:
     except _FAILURES:
         yield ok(AREA, "could not tell version, eviction policy and persistence: INFO is not to be had here")
         return
+    if str(facts.get("cluster_enabled", "0")) == "1" and not isinstance(client, LazyCluster):
+        yield _one_of_many()
     yield from _check_version(str(facts.get("redis_version", "")))
     yield from _check_eviction(
         str(facts.get("maxmemory_policy") or _configured(client, "maxmemory-policy") or "")

@@ -130,6 +130,12 @@ class WatchfulPool(SentinelConnectionPool):
                 self.get_master_address()  # type: ignore[no-untyped-call]  # lets connections to another one go
         return super().get_connection()
 
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Hang up; for good, and on the sentinels, too, unless connections in use are spared."""
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            self.sentinel_manager.close()
+
 
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> redis.Redis:
     quick: dict[str, Any] = {

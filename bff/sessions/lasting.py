@@ -58,6 +58,9 @@ class LastingWrites:
     def _note(self, write: str, replicas: Any) -> None:
         if isinstance(replicas, int) and replicas > 0:
             return
+        if replicas is None:
+            self._missed(write, "not asked for, while slots move")
+            return
         self._doubt_until = self._monotonic() + DOUBT_SECONDS
         self._missed(write, type(replicas).__name__ if isinstance(replicas, Exception) else "none in time")
 
@@ -68,7 +71,8 @@ class LastingWrites:
 
 def ask_and_wait(client: Any, key: str, command: Sequence[Any], patience: float) -> tuple[Any, Any]:
     """The answer to a command with that key, and how many replicas have what it wrote, after so many seconds
-    at most; what Redis answers with an error is an exception in the place of either. Raises RedisError."""
+    at most (None where that could not be asked); an error that Redis answers with is an exception in the
+    place of either. Raises RedisError."""
     if isinstance(client, LazyCluster):
         return _in_cluster(client.cluster(), key, command, patience)
     return _and_wait(client, command, patience)
@@ -99,7 +103,7 @@ def _in_cluster(cluster: Any, key: str, command: Sequence[Any], patience: float)
             if not _elsewhere(answer):
                 return answer, replicas
         cluster.exists(key)
-    return cluster.execute_command(*command), 0
+    return cluster.execute_command(*command), None
 
 
 def _elsewhere(answer: Any) -> bool:

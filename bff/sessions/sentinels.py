@@ -82,19 +82,18 @@ class Sentinels:
     async def _watch_over(self, line: Line, primary: Host) -> None:
         """Hang up where most sentinels that answer name another primary: one that was replaced by hand goes
         on for seconds, and what is written there is lost."""
-        try:
-            while not line.lost:
-                await asyncio.sleep(LOOK_SECONDS)
-                asked = [self._named_by(sentinel) for sentinel in self._hosts]
-                answers = await asyncio.gather(*asked, return_exceptions=True)
-                named = Counter(each for each in answers if not isinstance(each, BaseException))
-                if named and named.most_common(1)[0][0] != primary and not line.lost:
-                    line.hang_up()
-        finally:
-            if self._watch is asyncio.current_task():
-                self._hang_up()
+        while not line.lost:
+            await asyncio.sleep(LOOK_SECONDS)
+            asked = [self._named_by(sentinel) for sentinel in self._hosts]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            named = Counter(each for each in answers if not isinstance(each, BaseException))
+            if named and named.most_common(1)[0][0] != primary:
+                line.hang_up()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """On all sentinels, for good."""
+        if self._watch is not None:
+            self._watch.cancel()
         for line in self._lines.values():
             line.hang_up()
 

@@ -24,10 +24,16 @@ class Wire:
     """To one Redis at a time; connects when it is needed and again when the connection is lost. Lives in one
     loop."""
 
-    def __init__(self, opens: Callable[[], Awaitable[Line]], tries: int = TRIES) -> None:
-        """`opens` finds the Redis and connects. Nothing is done yet."""
+    def __init__(
+        self,
+        opens: Callable[[], Awaitable[Line]],
+        tries: int = TRIES,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        """`opens` finds the Redis and connects; `at_end` is called at the end. Nothing is done yet."""
         self._opens = opens
         self._tries = tries
+        self._at_end = at_end
         self._line: Line | None = None
         self._connecting: asyncio.Future[Line] | None = None
         self._failure: RedisError | None = None
@@ -84,6 +90,8 @@ class Wire:
         self._closed = True
         if self._line is not None:
             self._line.hang_up()
+        if self._at_end is not None:
+            self._at_end()
 
     async def close(self) -> None:
         """Hang up."""

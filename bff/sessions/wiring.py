@@ -19,5 +19,5 @@ def wire_to(address: RedisAddress) -> Wire | ClusterWire:
         return ClusterWire(dialler, address.hosts)
     if address.kind == "sentinel":
         sentinels = Sentinels(Dialler(address.sentinel_login, tls=tls), address.hosts, address.service)
-        return Wire(partial(sentinels.open_primary, dialler))
+        return Wire(partial(sentinels.open_primary, dialler), at_end=sentinels.hang_up)
     return Wire(partial(dialler.open, address.path or address.hosts[0]))

@@ -26,8 +26,17 @@ SERVICE = "sessions"
 class Server:
     """One process, `redis-server` or a sentinel, with a folder of its own."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None, sentinel: str = "") -> None:
-        """`options` are those of the command line; `sentinel` is the text of a sentinel's configuration."""
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int | None = None,
+        tls: bool = False,
+        sentinel: str = "",
+        password: str | None = None,
+    ) -> None:
+        """`options` are those of the command line; `sentinel` is the text of a sentinel's configuration;
+        `password` is what we use ourselves."""
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip(NO_REDIS)
@@ -38,7 +47,9 @@ class Server:
         if sentinel:
             (self.folder / "sentinel.conf").write_text(sentinel)
             config = [str(self.folder / "sentinel.conf"), "--sentinel"]
-        own = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        self._password = password
+        ports = ["--port", "0", "--tls-port", str(self.port)] if tls else ["--port", str(self.port)]
+        own = [*ports, "--bind", "127.0.0.1", "--dir", str(self.folder)]
         stored = [] if sentinel else ["--save", "", "--appendonly", "no"]
         self._command = [program, *config, *own, *stored, *options]
         self.start()
@@ -60,7 +71,7 @@ class Server:
         self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, password=self._password, socket_timeout=5)
 
     def run(self, *command: str | int) -> object:
         """What it answers to a command of ours."""
@@ -109,14 +120,33 @@ class Cluster:
             self.nodes[number].run("CLUSTER", "ADDSLOTS", *range(begin, end))
         assert until(lambda: all(self.well(node) for node in self.nodes), within=20)
         for number, node in enumerate(self.nodes[self._primaries :]):
-            primary = self.nodes[number % self._primaries].run("CLUSTER", "MYID")
-            assert isinstance(primary, bytes)
+            primary = _id(self.nodes[number % self._primaries])
             assert until(lambda node=node, primary=primary: _follows(node, primary), within=10)
+        assert until(lambda: all(self.in_step(node) for node in self.nodes[self._primaries :]), within=20)
+
+    def in_step(self, node: Server) -> bool:
+        """Whether a replica has its primary's data."""
+        with node.client() as client:
+            return bool(client.info("replication")["master_link_status"] == "up")
 
     def well(self, node: Server) -> bool:
         """Whether a node knows all others and finds that every slot is served."""
         said = str(node.run("CLUSTER", "INFO"))
         return "cluster_state:ok" in said and f"cluster_known_nodes:{len(self.nodes)}" in said
+
+    def holder(self, slot: int) -> Server:
+        """The primary that has a slot."""
+        return self.nodes[slot * self._primaries // SLOTS]
+
+    def begin_move(self, slot: int, source: Server, target: Server) -> None:
+        """A slot is on its way: what is no longer in the source is asked for in the target."""
+        target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", _id(source))
+        source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", _id(target))
+
+    def end_move(self, slot: int, source: Server, target: Server) -> None:
+        """It has arrived."""
+        for node in (target, source):
+            node.run("CLUSTER", "SETSLOT", slot, "NODE", _id(target))
 
     def empty(self) -> None:
         """Delete all keys."""
@@ -124,9 +154,15 @@ class Cluster:
             node.run("FLUSHALL")
 
 
-def _follows(node: Server, primary: bytes) -> bool:
+def _id(node: Server) -> str:
+    name = node.run("CLUSTER", "MYID")
+    assert isinstance(name, bytes)
+    return name.decode()
+
+
+def _follows(node: Server, primary: str) -> bool:
     with suppress(redis.ResponseError):  # it does not know the other yet
-        node.run("CLUSTER", "REPLICATE", primary.decode())
+        node.run("CLUSTER", "REPLICATE", primary)
         return True
     return False
 
@@ -183,10 +219,14 @@ class Replicated:
 
 @contextmanager
 def replicated(
-    replicas: int = 2, sentinels: int = 3, down_after: int = 500, options: Sequence[str] = (), more: str = ""
+    replicas: int = 2,
+    sentinels: int = 3,
+    down_after: int = 500,
+    options: Sequence[str] = (),
+    password: str | None = None,
 ) -> Iterator[Replicated]:
     """They for the length of a block; after `down_after` milliseconds of silence a failover begins. `options`
-    are for each Redis, `more` is for the configuration of each sentinel."""
+    are for each Redis, the `password` is the sentinels'."""
     with servers() as (folder, started):
         quick = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", *options)
         primary = Server(folder, *quick)
@@ -198,9 +238,9 @@ def replicated(
         text = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {sentinels // 2 + 1}\n"
             f"sentinel down-after-milliseconds {SERVICE} {down_after}\n"
-            f"sentinel failover-timeout {SERVICE} 3000\n{more}"
-        )
-        watchers = [Server(folder, sentinel=text) for _ in range(sentinels)]
+            f"sentinel failover-timeout {SERVICE} 3000\n"
+        ) + (f"requirepass {password}\n" if password else "")
+        watchers = [Server(folder, sentinel=text, password=password) for _ in range(sentinels)]
         started.extend(watchers)
         assert until(lambda: all(each.answers() for each in watchers)), watchers[0].log
         found = Replicated(redises, watchers)
