@@ -137,6 +137,11 @@ class WatchfulPool(SentinelConnectionPool):
             self.sentinel_manager.close()
 
 
+def is_cluster(client: Any) -> bool:
+    """Whether a client is a cluster's."""
+    return isinstance(client, LazyCluster)
+
+
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> redis.Redis:
     quick: dict[str, Any] = {
         "socket_connect_timeout": SENTINEL_SECONDS,
