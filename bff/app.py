@@ -14,7 +14,8 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bff import auth, pages, routes
-from bff.answers import error_answer
+from bff.access import Access
+from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
@@ -24,7 +25,10 @@ from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
+from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
+from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
@@ -103,6 +107,18 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
+    proxies, upstreams = TrustedProxies(settings.trusted_proxies), Upstreams()
+    access = Access(
+        cookie=sessions.cookie,
+        reader=reader,
+        refresher=refresher,
+        service_tokens=ServiceTokens(
+            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
+        ),
+        step_up=provider.step_up,
+        rejections=Rejections(time.monotonic),
+        clock=clock,
+    )
 
     def release() -> None:
         revoker.finish()
@@ -113,18 +129,21 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         public_url=settings.public_url,
         guard=guard,
         table=table,
-        proxies=TrustedProxies(settings.trusted_proxies),
-        cookie=sessions.cookie,
+        proxies=proxies,
+        proxy=Proxy(
+            public_url=settings.public_url,
+            access=access,
+            proxies=proxies,
+            upstreams=upstreams,
+            common=CommonHeaders(secure=settings.secure),
+            max_body_bytes=settings.max_body_bytes,
+        ),
         reader=reader,
         refresher=refresher,
-        service_tokens=ServiceTokens(
-            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
-        ),
-        step_up=provider.step_up,
-        clock=clock,
-        upstreams=Upstreams(),
+        upstreams=upstreams,
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        rate_limit=RateLimit(settings.rate_limit_per_minute),
         place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,

@@ -78,6 +78,7 @@ def serve() -> None:
             bind=settings.bind,
             workers=settings.workers,
             max_header_bytes=settings.max_header_bytes,
+            drain_seconds=settings.drain_seconds,
             secure=settings.secure,
         ),
         settings.bind,

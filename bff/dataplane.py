@@ -7,8 +7,8 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,26 +19,20 @@ from bff.errors import (
     BadRequest,
     BodyTooLarge,
     InternalError,
-    NotSignedIn,
-    ProviderUnavailable,
     PublicError,
-    ReauthenticationRequired,
     RouteNotFound,
-    SessionExpired,
-    StoreUnavailable,
 )
+from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.guard import Guard
-from bff.headers import response_headers, upstream_headers
-from bff.paths import canonical, check_query
+from bff.paths import check_query
+from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
-from bff.service_tokens import ServiceTokens
 from bff.sessions.reader import SessionReader
-from bff.sessions.record import SessionRecord, digest, well_formed
 from bff.site import Site, is_navigation
-from bff.tokens import Clock, LoginRequired, TryLater
-from bff.upstream import Response, Upstreams
+from bff.upstream import Upstreams
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,19 +40,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CONNECTION = "bff.connection"
-"""Where the server leaves the connection in the scope: once it is `lost`, `on_lost` is called."""
-
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
-LIVE = "/health/live"
-_ALIVE = Answer(
-    200,
-    [(b"content-type", b"application/json"), (b"content-length", b"15"), (b"cache-control", b"no-store")],
-    b'{"status":"ok"}',
-)
+LIVE, READY = "/health/live", "/health/ready"
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
+_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
 ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
 """These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
+LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
     "/bff/callback": None,
@@ -72,10 +62,6 @@ not to be had). A sign-out ends the session here in any case, and a probe wants 
 log = structlog.get_logger("bff.access")
 
 
-class Disconnected(Exception):
-    """The browser has gone; nobody waits for an answer."""
-
-
 class DataPlane:
     """The whole program as one ASGI application."""
 
@@ -86,23 +72,20 @@ class DataPlane:
         guard: Guard,
         table: RouteTable,
         proxies: TrustedProxies,
-        cookie: str,
+        proxy: Proxy,
         reader: SessionReader,
         refresher: Refresher,
-        service_tokens: ServiceTokens,
-        step_up: Callable[[int], str],
-        clock: Clock,
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
+        rate_limit: RateLimit,
         place: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
         release: Callable[[], None],
     ) -> None:
-        """`step_up` gives the parameter of `/bff/login` that brings about a sign-in not older than so many
-        seconds. `control` is the control plane. `provider_ready` waits until the provider is known, is not
+        """`control` is the control plane. `provider_ready` waits until the provider is known, is not
         to be had, or so many seconds are over, and holds no thread for it. `place` gives a request that asks
         the provider something its place among the few that may hold a thread meanwhile. `release` ends at
         shutdown what the control plane has under way and holds open."""
@@ -111,50 +94,49 @@ class DataPlane:
         self._guard = guard
         self._table = table
         self._proxies = proxies
-        self._cookie = cookie
+        self._proxy = proxy
         self._reader = reader
         self._refresher = refresher
-        self._service_tokens = service_tokens
-        self._step_up = step_up
-        self._clock = clock
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
+        self._rate_limit = rate_limit
         self._place = place
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
         self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})  # before accept: answered with 403
+        """The ASGI application: its life alone. What is asked comes as exchanges, from our own connections,
+        which have judged the raw bytes of each request."""
+        if scope["type"] != "lifespan":
+            raise RuntimeError("the data plane is served by `bff serve` alone")
+        await self._lifespan(receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(send, self._common, ours=scope["raw_path"].startswith(b"/bff/"))
-        head = _head(scope)
+    def drain(self) -> None:
+        """From now on say that we are about to end, to probes and on every connection."""
+        self._draining = True
+
+    async def exchange(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        head = exchange.head
+        if self._draining:
+            exchange.keep_alive = False
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
-            path = canonical(head.path)
-            entry = self._table.find(path)  # first, but only to know how to say what is wrong
-            self._admit_target(path, head)
-            entry = allow(entry, head.method)
-            self._guard.check_origin(head, entry.proof)
+            # The entry first, but only to know how to say what is wrong.
+            path, entry = self._table.resolve(head.path)
+            entry = self._admit(path, entry, head)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
-                with _cancelled_with(scope.get(CONNECTION)):
-                    await self._proxy(entry, path, head, receive, exchange)
-            elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
-                await exchange.answer(_ALIVE)
-            elif not (entry.site and await self._from_site(entry, path, head, scope, receive, exchange)):
-                self._check_length(head, MAX_CONTROL_BODY_BYTES)
-                await self._to_control(entry, path, head, scope, receive, exchange)
+                exchange.stop_when_lost = True
+                await self._proxy.pass_on(entry, path, exchange)
+            else:
+                await self._own(entry, path, exchange)
         except PublicError as error:
             failure = error
         except Disconnected:
@@ -164,94 +146,56 @@ class DataPlane:
         else:
             return
         _report(failure, entry, head, cause)
-        if not exchange.started:
+        if not exchange.response_started:
             page = is_page(entry, head)
-            await exchange.answer(error_answer(failure, self._render_page if page else None))
-        # Otherwise the server closes the connection on an answer that has no end: it must not look whole.
+            self._answer(exchange, error_answer(failure, self._render_page if page else None))
+        # Otherwise the connection is closed on an answer that has no end: it must not look whole.
 
-    def _admit_target(self, path: str, head: RequestHead) -> None:
-        check_query(head.query)
+    def _answer(self, exchange: Exchange, answer: Answer) -> None:
+        ours = exchange.head.path.startswith(b"/bff/")
+        exchange.answer(answer.status, self._common.add(answer.headers, ours=ours), answer.body)
+
+    def _sending(self, exchange: Exchange) -> Send:
+        """ASGI's `send` for the inner applications; completes their headers."""
+        ours = exchange.head.path.startswith(b"/bff/")
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = self._common.add(list(message["headers"]), ours=ours)
+                message = {"type": "http.response.start", "status": message["status"], "headers": headers}
+            await exchange.send(message)  # type: ignore[arg-type]
+
+        return send
+
+    async def _own(self, entry: Endpoint, path: str, exchange: Exchange) -> None:
+        """Answer what is not proxied."""
+        if path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
+            self._answer(exchange, _ALIVE)
+        elif self._draining and path == READY:
+            self._answer(exchange, _UNREADY)
+        elif not (entry.site and await self._from_site(entry, path, exchange)):
+            self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
+            if path in LIMITED:
+                self._rate_limit.check(self._proxies.client_address(exchange.head))
+            await self._to_control(entry, path, exchange)
+
+    def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
+        if head.query:
+            check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
+        entry = allow(entry, head.method)
+        self._guard.check_origin(head, entry.proof)
+        return entry
 
     def _check_length(self, head: RequestHead, limit: int) -> None:
         declared = head.single(b"content-length")
         if declared is not None and int(declared) > limit:
             raise BodyTooLarge(f"The body may have {limit} bytes at most.")
 
-    # -- proxied routes -----------------------------------------------------------------------------
-
-    async def _proxy(
-        self, route: Route, path: str, head: RequestHead, receive: Receive, exchange: _Exchange
-    ) -> None:
-        token = await self._token(head, route)
-        origin = self._upstreams.origin(route.upstream)
-        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
-        headers = upstream_headers(
-            head,
-            host=origin.host,
-            client=self._proxies.client_address(head),
-            origin=self._origin,
-            token=token,
-        )
-        body = _Body(receive, self._max_body_bytes)
-        response = await origin.send(
-            head.method, target, headers, body if _has_body(head) else None, route.timeout
-        )
-        await _relay(response, route, exchange)
-
-    async def _token(self, head: RequestHead, route: Route) -> str | None:
-        """The token that the route sends; None where it sends none. Raises SignInNeeded and others."""
-        client = route.token == "client"
-        if route.token == "user_or_client" and head.cookie(self._cookie) is None:
-            client = True
-        elif not route.anonymous:
-            record = await self._session(head)
-            self._check_age(record, route)
-            if not client and route.token != "none":
-                return await self._user_token(record)
-        return await self._service_tokens.token(route.scope, route.resource) if client else None
-
-    def _check_age(self, record: SessionRecord, route: Route) -> None:
-        if route.max_age is not None and self._clock() - record.meta.auth_time > route.max_age:
-            raise ReauthenticationRequired(self._step_up(int(route.max_age)))
-
-    async def _user_token(self, record: SessionRecord) -> str:
-        """A usable token of the session."""
-        outcome = await self._refresher.usable(record)
-        if isinstance(outcome, LoginRequired):
-            raise SessionExpired
-        if isinstance(outcome, TryLater):
-            raise ProviderUnavailable(
-                "Your sign-in could not be renewed just now; you are still signed in. Please try again.",
-                retry_after=outcome.retry_after,
-            )
-        return outcome.tokens.access_token
-
-    async def _session(self, head: RequestHead) -> SessionRecord:
-        value = head.cookie(self._cookie)
-        if value is None:
-            raise NotSignedIn
-        record = await self._reader.load(digest(value)) if well_formed(value) else None
-        if record is None:
-            raise SessionExpired
-        try:
-            await self._reader.slide_if_due(record)
-        except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
-            log.warning("slide_failed", reason=error.reason)
-        return record
-
     # -- a single-page app --------------------------------------------------------------------------
 
-    async def _from_site(
-        self,
-        entry: Endpoint,
-        path: str,
-        head: RequestHead,
-        scope: Scope,
-        receive: Receive,
-        exchange: _Exchange,
-    ) -> bool:
+    async def _from_site(self, entry: Endpoint, path: str, exchange: Exchange) -> bool:
         """Answer from the app's files; False where it is one of our own that is asked for."""
         if self._site is None:
             return False
@@ -259,8 +203,9 @@ class DataPlane:
             entry.below and entry is not ANY_FILE
         )  # the app's files come first, then ours, and no page of the app
         try:
-            navigation = not own and is_navigation(head)
-            await self._site(path, scope, receive, exchange.send, navigation=navigation)
+            navigation = not own and is_navigation(exchange.head)
+            scope = self._scope(path, exchange)
+            await self._site(path, scope, exchange.receive, self._sending(exchange), navigation=navigation)
         except RouteNotFound:
             if not own:
                 raise
@@ -269,32 +214,39 @@ class DataPlane:
 
     # -- the control plane --------------------------------------------------------------------------
 
-    async def _to_control(
-        self,
-        endpoint: Endpoint,
-        path: str,
-        head: RequestHead,
-        scope: Scope,
-        receive: Receive,
-        exchange: _Exchange,
-    ) -> None:
+    async def _to_control(self, endpoint: Endpoint, path: str, exchange: Exchange) -> None:
         """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
-        body = b""
-        if _has_body(head):
-            body = await _control_body(receive)
+        head = exchange.head
+        body = await _control_body(exchange.receive) if has_body(head) else b""
         if path in PATIENCE:
             await self._provider_ready(PATIENCE[path])
         admitted = Admitted(
             head, self._proxies.client_address(head), endpoint.session, is_page(endpoint, head)
         )
-        inner = dict(scope) | {
-            "path": path,
+        inner = self._scope(path, exchange) | {
             "headers": _for_wsgi(head, self._origin[1], len(body)),
-            "scheme": self._origin[0].decode(),
             Admitted.KEY: admitted,
         }
         async with self._place() if path in ASK_PROVIDER else nullcontext():
-            await self._control(inner, _replay(body), exchange.send)
+            await self._control(inner, _replay(body), self._sending(exchange))
+
+    def _scope(self, path: str, exchange: Exchange) -> dict[str, Any]:
+        """What the inner applications are told, in ASGI's words."""
+        head = exchange.head
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": head.method,
+            "scheme": self._origin[0].decode(),
+            "path": path,
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": (head.peer, 0) if head.peer else None,
+            "server": exchange.server,
+        }
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -311,106 +263,13 @@ class DataPlane:
                 return
 
 
-@contextmanager
-def _cancelled_with(connection: Any) -> Iterator[None]:
-    """Stop what is done for a browser when its connection is lost; the server tells us so."""
-    task = asyncio.current_task()
-    if connection is None or task is None:
-        yield
-        return
-    connection.on_lost = task.cancel
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not connection.lost:
-            raise
-        raise Disconnected from None
-    finally:
-        connection.on_lost = None
-
-
-class _Exchange:
-    """The answering half of a request: completes headers, and knows whether the answer has begun."""
-
-    def __init__(self, send: Send, common: CommonHeaders, *, ours: bool) -> None:
-        self._send = send
-        self._common = common
-        self._ours = ours
-        self.started = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            headers = self._common.add(list(message["headers"]), ours=self._ours)
-            message = {"type": "http.response.start", "status": message["status"], "headers": headers}
-        await self._send(message)
-
-    async def answer(self, answer: Answer) -> None:
-        headers = list(answer.headers)
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
-
-
-class _Body:
-    """A request body as it comes, cut off where it grows past its limit."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._room = limit
-        self._limit = limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            piece: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            self._room -= len(piece)
-            if self._room < 0:
-                raise BodyTooLarge(f"The body may have {self._limit} bytes at most.")
-            yield piece
-
-
-async def _control_body(receive: Receive) -> bytes:
+async def _control_body(receive: Callable[[], Awaitable[Any]]) -> bytes:
     """A small body, read whole in a bounded time. Raises BadRequest, BodyTooLarge or Disconnected."""
     try:
         async with asyncio.timeout(CONTROL_BODY_SECONDS):
-            return b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
+            return b"".join([piece async for piece in Body(receive, MAX_CONTROL_BODY_BYTES)])
     except TimeoutError:
         raise BadRequest("The body took too long to arrive.") from None
-
-
-async def _relay(response: Response, route: Route, exchange: _Exchange) -> None:
-    """Stream the upstream's answer to the browser."""
-    try:
-        headers = response_headers(response.headers, route.response_headers)
-        if response.status in (204, 304):
-            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
-            headers = [pair for pair in headers if pair[0] != b"content-length"]
-        await exchange.send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for piece in response.body():
-            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
-    finally:
-        response.finish()
-
-
-def _head(scope: Scope) -> RequestHead:
-    client = scope.get("client")
-    # A snapshot of the headers: the server appends trailers to the same list while the body arrives.
-    return RequestHead(
-        scope["method"],
-        scope["raw_path"],
-        scope["query_string"],
-        list(scope["headers"]),
-        client[0] if client else None,
-    )
-
-
-def _has_body(head: RequestHead) -> bool:
-    return head.has(b"transfer-encoding") or head.single(b"content-length") not in (None, b"0")
 
 
 _NOT_FOR_WSGI = frozenset((b"host", b"content-length", b"transfer-encoding", b"range", b"if-range"))

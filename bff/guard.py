@@ -34,7 +34,7 @@ class Guard:
 
     def check_host(self, host: bytes | None) -> None:
         """Refuse a request for another host: DNS rebinding, and caches poisoned by a false Host."""
-        if host is None or host.lower() != self._host:
+        if host != self._host and (host is None or host.lower() != self._host):
             raise BadRequest("The Host of this request is not the one that this server answers to.")
 
     def check_origin(self, head: RequestHead, proof: Proof) -> None:
@@ -50,9 +50,11 @@ class Guard:
             return
         if head.has(b"origin") and head.single(b"origin") != self._origin:
             raise CSRFRequired("The request comes from another origin.")
-        site = head.single(b"sec-fetch-site")
-        if head.has(b"sec-fetch-site") and site != b"same-origin":
-            raise CSRFRequired("The request comes from another site.")
+        site = None
+        if head.has(b"sec-fetch-site"):
+            site = head.single(b"sec-fetch-site")
+            if site != b"same-origin":
+                raise CSRFRequired("The request comes from another site.")
         if head.single(b"x-csrf") == b"1":
             return
         fetched = proof is Proof.FETCH_METADATA and site == b"same-origin"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 from bff.request import Headers, RequestHead
 from bff.settings import never_back
@@ -25,24 +25,36 @@ RESPONSE = frozenset(
 )
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
 
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 
 
 def upstream_headers(
-    head: RequestHead, *, host: bytes, client: str, origin: tuple[bytes, bytes], token: str | None
+    head: RequestHead,
+    *,
+    host: bytes,
+    client: str,
+    origin: tuple[bytes, bytes],
+    token: str | None,
+    extra: frozenset[bytes] = frozenset(),
 ) -> Headers:
     """The headers of the upstream request.
 
-    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host.
+    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host, `extra`
+    the names that the route passes besides the usual ones.
     """
-    nominated = _nominated(head.values(b"connection"))
-    passed = [(name, value) for name, value in head.headers if name in REQUEST and name not in nominated]
+    passed = [pair for pair in head.headers if pair[0] in REQUEST or pair[0] in extra]
+    if head.has(b"connection"):
+        nominated = _nominated(head.values(b"connection"))
+        passed = [pair for pair in passed if pair[0] not in nominated]
     passed += [
         (b"host", host),
         (b"x-forwarded-for", client.encode()),
         (b"x-forwarded-proto", origin[0]),
         (b"x-forwarded-host", origin[1]),
+        (b"x-forwarded-prefix", b"/"),  # nothing of the path is taken off
         (b"x-request-id", request_id(head)),
+        *trace_context(head),
     ]
     if token is not None:
         passed.append((b"authorization", b"Bearer " + token.encode()))
@@ -54,28 +66,48 @@ def _nominated(connection: list[bytes]) -> set[bytes]:
 
     Content-Length is exempt: nominating it would have us send a body of unknown length.
     """
-    if not connection:
-        return set()
     names = {part.strip().lower() for value in connection for part in value.split(b",")}
     return names - {b"content-length"}
 
 
 def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
     """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
-    allowed = {name for name in extra if not never_back(name)}
-    nominated = _nominated([value for name, value in upstream if name == b"connection"])
-    passed = [
-        (name, value)
-        for name, value in upstream
-        if (name in RESPONSE or name.startswith(_RESPONSE_FAMILIES) or name in allowed)
-        and name not in nominated
-    ]
-    if not any(name == b"cache-control" for name, _ in passed):
+    passed, connection, told = [], [], False
+    for pair in upstream:
+        name = pair[0]
+        if (
+            name in RESPONSE
+            or name.startswith(_RESPONSE_FAMILIES)
+            or (name in extra and not never_back(name))
+        ):
+            passed.append(pair)
+            told = told or name == b"cache-control"
+        elif name == b"connection":
+            connection.append(pair[1])
+    if connection:
+        nominated = _nominated(connection)
+        passed = [pair for pair in passed if pair[0] not in nominated]
+        told = told and b"cache-control" not in nominated
+    if not told:
         passed.append((b"cache-control", b"no-store"))
     return passed
 
 
+def trace_context(head: RequestHead) -> Headers:
+    """The caller's place in a distributed trace where it is one, else the beginning of a new one (W3C Trace
+    Context §3.2, §4.3)."""
+    parent = head.single(b"traceparent")
+    if parent is not None and _TRACEPARENT.match(parent):
+        state = b",".join(head.values(b"tracestate"))
+        known = [(b"tracestate", state)] if state and len(state) <= 512 else []
+        return [(b"traceparent", parent), *known]
+    trace, span = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+    return [(b"traceparent", b"00-%032x-%016x-00" % (trace, span))]
+
+
 def request_id(head: RequestHead) -> bytes:
-    """The caller's request id where it is harmless, else a new one."""
+    """The caller's request id where it is harmless, else a new one: it has to be unique, not secret."""
     given = head.single(b"x-request-id")
-    return given if given and _REQUEST_ID.match(given) else secrets.token_hex(16).encode()
+    if given is not None and _REQUEST_ID.match(given):
+        return given
+    return b"%032x" % random.getrandbits(128)

@@ -73,13 +73,23 @@ class Refresher:
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
         self._outage = outage
 
+    def ready(self, record: SessionRecord) -> TokenSet | None:
+        """The tokens of the session where they can be used at once; a refresh that is due begins beside."""
+        tokens, now = record.tokens, self._clock()
+        if tokens.expires_at is None or now < tokens.expires_at - self._leeway:
+            return tokens  # as nearly always: the jitter moves the moment later only
+        outcome = self._judge(record)
+        if outcome is None:
+            return None
+        if outcome.due:
+            self._fly(record)
+        return outcome.tokens
+
     async def usable(self, record: SessionRecord) -> Outcome:
         """What the request with this session may do. Waits only where the token is dead."""
-        outcome = self._judge(record)
-        if outcome is not None:
-            if outcome.due:
-                self._fly(record)
-            return outcome
+        ready = self.ready(record)
+        if ready is not None:
+            return Usable(ready)
         if record.tokens.refresh_token is None:
             return LoginRequired()
         try:
@@ -87,6 +97,20 @@ class Refresher:
             return await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
         except TimeoutError:
             return TryLater()
+
+    async def renew(self, record: SessionRecord) -> Outcome | None:
+        """Another token set than `record` has, because an upstream refuses that one; None where there is none
+        to be had now. The same lease, pause and fence hold as for every refresh."""
+        if record.tokens.refresh_token is None:
+            return None
+        try:
+            patience = self._deadline + WAIT_MARGIN_SECONDS
+            outcome = await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
+        except TimeoutError:
+            return None
+        if isinstance(outcome, Usable) and outcome.tokens.access_token == record.tokens.access_token:
+            return None
+        return None if isinstance(outcome, TryLater) else outcome
 
     async def drain(self) -> None:
         """Wait for the refreshes under way: a redeemed token must be saved before the process ends."""

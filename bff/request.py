@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import ClassVar
 
@@ -69,18 +71,13 @@ class RequestHead:
 
     def cookie(self, name: str) -> str | None:
         """The value of a cookie that came exactly once."""
-        wanted = name.encode()
-        value: bytes | None = None
-        for header in self.values(b"cookie"):
-            if wanted not in header:
-                continue
-            for pair in header.split(b";"):
-                key, equals, candidate = pair.partition(b"=")
-                if equals and key.strip(_BLANKS) == wanted:
-                    if value is not None:
-                        return None
-                    value = candidate
-        return None if value is None else _text(value)
+        header = self._by_name.get(b"cookie")
+        if header is None:
+            return None
+        if isinstance(header, list):
+            header = b";".join(header)
+        values = _cookie_named(name).findall(header)
+        return _text(values[0]) if len(values) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,12 @@ class Admitted:
     reads_session: bool
     page: bool
     """Whether a person looks at the answer, so that errors are pages."""
+
+
+@cache  # for the few names of ours
+def _cookie_named(name: str) -> re.Pattern[bytes]:
+    """Finds the values of one cookie, as `cookies` would."""
+    return re.compile(rb"(?:\A|;)[ \t]*" + re.escape(name.encode()) + rb"[ \t]*=([^;]*)")
 
 
 def _text(value: bytes) -> str:
@@ -123,7 +126,7 @@ class TrustedProxies:
         What stands to the left of it is the client's own claim and is not believed.
         """
         address = head.peer or "unknown"
-        if not self.trusts(head.peer):
+        if not self._networks or not self.trusts(head.peer):
             return address
         hops = [hop for value in head.values(b"x-forwarded-for") for hop in value.split(b",")]
         for hop in reversed(hops):
@@ -137,7 +140,7 @@ class TrustedProxies:
 
     def host(self, head: RequestHead) -> bytes | None:
         """The host that the browser asked for: `X-Forwarded-Host` from a trusted peer, else `Host`."""
-        if head.has(b"x-forwarded-host") and self.trusts(head.peer):
+        if self._networks and head.has(b"x-forwarded-host") and self.trusts(head.peer):
             return head.values(b"x-forwarded-host")[-1].rpartition(b",")[2].strip(_BLANKS)
         return head.single(b"host")
 

@@ -149,7 +149,8 @@ class Rig:
         async def ask() -> None:
             reader = self.reader()
             try:
-                await reader.slide_if_due(record)
+                if reader.slide_due(record):
+                    await reader.slide(record)
             finally:
                 await reader.close()
 

@@ -33,7 +33,11 @@ class Lifetime:
         return min(last_seen + self.idle, self.absolute_end(record))
 
     def live(self, record: SessionRecord, now: float) -> bool:
-        return now < self.ends_at(record, record.last_seen)
+        return (
+            now < record.last_seen + self.idle
+            and now < record.meta.created + self.absolute
+            and ((end := record.tokens.ends_at()) is None or now < end)
+        )
 
     def slide_due(self, record: SessionRecord, now: float) -> bool:
         return now - record.last_seen >= self.slide_every()

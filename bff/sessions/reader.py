@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from bff.sessions import lua
-from bff.sessions.errors import store_errors
+from bff.sessions.errors import store_errors, unavailable
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import Codec, SessionRecord, milliseconds, with_lease
+from bff.sessions.record import CORE, Codec, SessionRecord, milliseconds, with_lease
 from bff.sessions.script import Script, Words
 from bff.tokens import Clock
-
-_READ = (b"m", b"s", b"g", b"t")
 
 
 class Asks(Protocol):
@@ -42,18 +40,24 @@ class SessionReader:
 
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""
-        with store_errors():
-            values: list[Any] = await self._wire.ask(b"HMGET", key, *_READ)
-        fields = {name: value for name, value in zip(_READ, values, strict=True) if value is not None}
-        record = self._codec.read(key, fields)
-        return record if record is not None and self.lifetime.live(record, self._clock()) else None
+        try:
+            values: list[Any] = await self._wire.ask(b"HMGET", key, *CORE)
+        except (RedisError, TimeoutError) as error:
+            raise unavailable(type(error).__name__) from error
+        if None in values:
+            return None
+        record = self._codec.read_core(key, *values)
+        return record if self.lifetime.live(record, self._clock()) else None
 
-    async def slide_if_due(self, record: SessionRecord) -> None:
-        """Extend the idle time, as rarely as the lifetime says."""
+    def slide_due(self, record: SessionRecord) -> bool:
+        """Whether it is time to extend the idle time."""
+        return self.lifetime.slide_due(record, self._clock())
+
+    async def slide(self, record: SessionRecord) -> None:
+        """Extend the idle time."""
         now = self._clock()
-        if self.lifetime.slide_due(record, now):
-            end = milliseconds(self.lifetime.ends_at(record, now))
-            await self._run(lua.SLIDE, [record.key], [repr(now), end])
+        end = milliseconds(self.lifetime.ends_at(record, now))
+        await self._run(lua.SLIDE, [record.key], [repr(now), end])
 
     async def renew(self, key: str, owner: str, seconds: float) -> None:
         """Keep a lease for so long from now, if it is still the owner's."""

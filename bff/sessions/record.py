@@ -18,6 +18,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -30,7 +31,11 @@ from bff.tokens import TokenSet
 SID_BYTES = 32
 _SID = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+CORE = (b"m", b"s", b"g", b"t")
+"""The fields that a proxied request needs."""
 DATA = b"d:"
+OPENED = 512
+"""So many sessions' tokens stay open in a process's memory, which holds the keys to all of them anyway."""
 WHO = "who"
 """The one key of the Flask session that we use: each field costs Redis a hundred bytes beyond its own."""
 
@@ -118,6 +123,9 @@ class Codec:
         self.pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{" + "[0-9a-f]" * 4 + "*}"
         self._tokens = msgspec.msgpack.Decoder(PackedTokens)
         self._meta = msgspec.msgpack.Decoder(Meta)
+        # The same bytes in the same place open to the same tokens: those of the busiest sessions need not be
+        # opened for every request. Redis is asked all the same, and other bytes are another entry.
+        self._opened = lru_cache(OPENED)(self._open_tokens)
 
     def key(self, session: str) -> str:
         """The Redis key of a session by its digest, hash-tagged: all of its keys share one slot."""
@@ -150,32 +158,39 @@ class Codec:
     def read(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         """The record of a hash; None where there is none. Raises StoreUnavailable if it does not open."""
         try:
-            meta = fields[b"m"]
-            return SessionRecord(
-                key=key,
-                head=meta,
-                meta=self._meta.decode(meta),
-                last_seen=float(fields[b"s"]),
-                generation=int(fields[b"g"]),
-                tokens=unpack_tokens(self._tokens.decode(self._open(key, b"t", meta, fields[b"t"]))),
-                data={
-                    name[len(DATA) :].decode(): self._data(self._open(key, name, meta, value))
-                    for name, value in fields.items()
-                    if name.startswith(DATA)
-                },
-            )
+            head, seen, generation, sealed = (fields[name] for name in CORE)
+            record = self.read_core(key, head, seen, generation, sealed)
+            data = {
+                name[len(DATA) :].decode(): self._data(self._open(key, name, head, value))
+                for name, value in fields.items()
+                if name.startswith(DATA)
+            }
         except KeyError:
             return None
-        except UnknownKey:
-            raise StoreUnavailable(
-                "The session cannot be opened at the moment.",
-                reason="a session is sealed under a key that BFF_SECRET_KEYS does not hold: put the key back",
-            ) from None
-        except (NotAuthentic, msgspec.DecodeError, ValueError):
-            raise StoreUnavailable(
-                "The session cannot be opened at the moment.",
-                reason="a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?",
-            ) from None
+        except (UnknownKey, NotAuthentic, msgspec.DecodeError, ValueError) as error:
+            raise _unreadable(error) from None
+        return msgspec.structs.replace(record, data=data) if data else record
+
+    def read_core(
+        self, key: str, head: bytes, seen: bytes, generation: bytes, sealed: bytes
+    ) -> SessionRecord:
+        """The record by its fields `CORE`. Raises StoreUnavailable if it does not open."""
+        try:
+            meta, tokens = self._opened(key, head, sealed)
+            return SessionRecord(
+                key=key,
+                head=head,
+                meta=meta,
+                last_seen=float(seen),
+                generation=int(generation),
+                tokens=tokens,
+            )
+        except (UnknownKey, NotAuthentic, msgspec.DecodeError, ValueError) as error:
+            raise _unreadable(error) from None
+
+    def _open_tokens(self, key: str, head: bytes, sealed: bytes) -> tuple[Meta, TokenSet]:
+        tokens = self._tokens.decode(self._open(key, b"t", head, sealed))
+        return self._meta.decode(head), unpack_tokens(tokens)
 
     def _data(self, plain: bytes) -> Any:
         return msgspec.msgpack.decode(decompress(plain))
@@ -185,6 +200,14 @@ class Codec:
 
     def _open(self, key: str, field: bytes, meta: bytes, record: bytes) -> bytes:
         return self.keyring.open("session", record, _place(key, field, meta))
+
+
+def _unreadable(error: Exception) -> StoreUnavailable:
+    if isinstance(error, UnknownKey):
+        reason = "a session is sealed under a key that BFF_SECRET_KEYS does not hold: put the key back"
+    else:
+        reason = "a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?"
+    return StoreUnavailable("The session cannot be opened at the moment.", reason=reason)
 
 
 def _place(key: str, field: bytes, meta: bytes) -> bytes:

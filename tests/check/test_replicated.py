@@ -31,6 +31,12 @@ def nodes() -> Iterator[Cluster]:
         yield found
 
 
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica may take its time: this machine is busy with other tests."""
+    monkeypatch.setattr("bff.check.store.WAIT_SECONDS", 0.6)
+
+
 def test_all_is_well(setup: Setup, redises: Replicated) -> None:
     """Primary and replica, as one hopes to find them."""
     setup.set(redis_url=redises.url.replace("://", "://bff:a-word@"))

@@ -21,9 +21,9 @@ from fakeredis import TcpFakeServer
 
 from bff.answers import CommonHeaders
 from bff.app import create_app
+from bff.connection import Protocol
 from bff.dataplane import ASGIApp
 from bff.sealing import Keyring, new_key
-from bff.serving import Protocol
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
