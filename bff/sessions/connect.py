@@ -191,4 +191,5 @@ def _login(login: Login) -> dict[str, Any]:
 
 
 def _retry() -> Retry:
-    return Retry(ExponentialBackoff(**_BACKOFF), RETRIES)
+    """Once more where a connection was lost or refused; one that hangs has had its time."""
+    return Retry(ExponentialBackoff(**_BACKOFF), RETRIES, supported_errors=(redis.ConnectionError,))
