@@ -99,12 +99,14 @@ def test_each_key_goes_to_its_primary(host: str) -> None:
             if host != "127.0.0.1":
                 stage.holders = [0, 0]
                 stage.nodes[1].script = lambda _command: HANG_UP
-            questions = [(b"GET", f"x:{LOW}"), (b"EVALSHA", "sha", 1, f"y:{HIGH}:lease")] * 20
+            questions: list[tuple[bytes | str | int, ...]] = [(b"GET", f"x:{half}") for half in (LOW, HIGH)]
+            questions += [(b"EVALSHA", "sha", 1, f"y:{half}:lease") for half in (LOW, HIGH)]
+            questions *= 20
             answers = await asyncio.gather(*(wire.ask(*question) for question in questions))
             assert answers == [str(question[-1]).encode() for question in questions]
             if host == "127.0.0.1":
-                assert {command[-1] for command in stage.asked(0)} == {b"x:{b}"}
-                assert {command[-1] for command in stage.asked(1)} == {b"y:{a}:lease"}
+                assert {command[-1] for command in stage.asked(0)} == {b"x:{b}", b"y:{b}:lease"}
+                assert {command[-1] for command in stage.asked(1)} == {b"x:{a}", b"y:{a}:lease"}
                 assert [node.connections for node in stage.nodes] == [1, 1]
 
     run(test())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
+from bff.check.masking import mask_url
 from bff.cli import main
 from tests.check.conftest import Setup
 from tests.fakes import SUBJECT, token_set
@@ -112,6 +113,12 @@ def test_no_password_is_shown(setup: Setup) -> None:
     assert "redis+sentinel://app:********@127.0.0.1:1/main/0?sentinel_username=watcher&sent" in text
     setup.set(redis_url=f"redis+sentinel://{rest}")
     assert "hidden" not in setup.text(show_config=True)
+
+
+def test_a_short_password_of_sentinels() -> None:
+    """Is hidden where it stands, not only where its text is met again."""
+    url = "redis+sentinel://one/main/0?db=1&sentinel_password=ab"
+    assert mask_url(url) == url.removesuffix("ab") + "********"
 
 
 def test_operators_see_and_end_sessions_on_all_nodes(setup: Setup, nodes: Cluster) -> None:
