@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -156,6 +157,9 @@ def serve(
         "control_socket_disable": True,
         "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
     }
+    # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
+    gc.collect()
+    gc.freeze()
     _Application(factory, options).run()
 
 
