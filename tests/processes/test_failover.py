@@ -111,7 +111,7 @@ def test_a_failover_by_sentinels(record_property: Callable[[str, object], None])
 
 def test_a_failover_in_a_cluster(record_property: Callable[[str, object], None]) -> None:
     """The same where one of three primaries dies and its replica takes over."""
-    with cluster(3, 3) as nodes, fleet(1, nodes.url, workers="2") as found:
+    with cluster(3, 1) as nodes, fleet(1, nodes.url, workers="2") as found:
         load = fail_over(found, nodes.nodes[0].kill)
         tell(record_property, "Cluster", load)
 
