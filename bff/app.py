@@ -41,13 +41,14 @@ from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
-from bff.sessions.connect import connect, connect_async
+from bff.sessions.connect import connect
 from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore
-from bff.sessions.wire import Wire
+from bff.sessions.store import SessionStore
+from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
 from bff.tokens import Clock
@@ -56,7 +57,6 @@ from bff.upstream import Upstreams
 CONTROL_THREADS = 16
 BACKCHANNEL_THREADS = 2
 REFRESH_THREADS = 16
-REDIS_CONNECTIONS = 64
 
 log = structlog.get_logger("bff.app")
 
@@ -67,12 +67,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     keyring = Keyring(settings.keys)
     codec = Codec(keyring, settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
-    redis_url = settings.redis_url.get_secret_value()
-    client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
-    store = SessionStore(client, codec, lifetime, clock)
-    reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, Wire(redis_url)
-    )
+    address = settings.redis_address
+    client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
+    store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
+    reader = SessionReader(wire_to(address), codec, lifetime, clock)
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")

@@ -30,7 +30,7 @@ from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
-from bff.sessions.store import SessionReader
+from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
 

@@ -23,8 +23,9 @@ import structlog
 from bff.errors import StoreUnavailable
 from bff.outage import Outage
 from bff.provider.renewal import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, user_hash
-from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
+from bff.sessions.store import Lease, Saved, SessionStore
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
 
 log = structlog.get_logger("bff.refresh")
