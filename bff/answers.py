@@ -63,8 +63,8 @@ def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
 class CommonHeaders:
     """Adds what every answer carries; what the answer says itself wins."""
 
-    def __init__(self, *, secure: bool) -> None:
-        pairs = security_headers(secure=secure)
+    def __init__(self, *, secure: bool, local: bool = False) -> None:
+        pairs = security_headers(secure=secure, local=local)
         self._always = [(name.lower().encode(), value.encode()) for name, value in pairs]
         self._policy = (b"content-security-policy", DATA_POLICY.encode())
         self._second = 0

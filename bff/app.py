@@ -119,6 +119,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
+    common = CommonHeaders(secure=settings.secure, local=settings.local)
     proxies, upstreams = TrustedProxies(settings.trusted_proxies), Upstreams()
     access = Access(
         cookie=sessions.cookie,
@@ -147,7 +148,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             access=access,
             proxies=proxies,
             upstreams=upstreams,
-            common=CommonHeaders(secure=settings.secure),
+            common=common,
             max_body_bytes=settings.max_body_bytes,
         ),
         reader=reader,
@@ -160,6 +161,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
+        common=common,
         release=release,
     )
 

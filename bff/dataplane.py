@@ -81,6 +81,7 @@ class DataPlane:
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
+        common: CommonHeaders,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane. `provider_ready` waits until the provider is known, is not
@@ -105,7 +106,7 @@ class DataPlane:
         self._max_body_bytes = max_body_bytes
         self._site = site
         self._release = release
-        self._common = CommonHeaders(secure=origin.scheme == "https")
+        self._common = common
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -114,15 +114,19 @@ def _resolve(segments: list[str]) -> str:
     return "/" + "/".join(kept)
 
 
-def security_headers(*, secure: bool) -> list[tuple[str, str]]:
-    """Headers for every answer, whichever plane gives it."""
+def security_headers(*, secure: bool, local: bool = False) -> list[tuple[str, str]]:
+    """Headers for every answer, whichever plane gives it.
+
+    `local` is a stack on its browser's own machine. HSTS knows no ports (RFC 6797 §8.2): what else runs on
+    localhost would be asked for TLS as well, for a year. There it says only: forget what you were told.
+    """
     headers = [
         ("X-Content-Type-Options", "nosniff"),
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
     ]
     if secure:
-        headers.append(("Strict-Transport-Security", "max-age=31536000"))
+        headers.append(("Strict-Transport-Security", f"max-age={0 if local else 31_536_000}"))
     return headers
 
 

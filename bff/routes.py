@@ -170,7 +170,9 @@ def build(settings: Settings) -> RouteTable:
     """The table that `settings` asks for."""
     wanted = list(settings.routes)
     if settings.api_url is not None:
-        wanted.append(RouteSettings(path=WEATHER, upstream=settings.api_url))
+        wanted.append(
+            RouteSettings(path=WEATHER, upstream=settings.api_url, upstream_ca_file=settings.api_ca_file)
+        )
     return RouteTable((_route(route, settings) for route in wanted), site=settings.static_dir is not None)
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from uvicorn_worker import UvicornWorker
 from bff.answers import CommonHeaders
 from bff.connection import DEFAULT_HEADER_BYTES, Protocol
 from bff.dataplane import ASGIApp
+from bff.tls import FilesRefused, Identity, server_context
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
@@ -65,6 +67,8 @@ class Worker(UvicornWorker):
     """One process of the server."""
 
     drain_seconds = 0.0
+    tls: ssl.SSLContext | None = None
+    """Made before the fork: what one worker gives a browser to resume its TLS session, all can open."""
 
     CONFIG_KWARGS = {
         "loop": "uvloop",
@@ -87,6 +91,8 @@ class Worker(UvicornWorker):
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
+        self.config.load()
+        self.config.ssl = self.tls
         server = _Server(self.config, self.drain_seconds, getattr(self.wsgi, "drain", _nothing))
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
@@ -113,12 +119,21 @@ class _PlainLogger(Logger):
 
 
 class _Application(BaseApplication):
-    def __init__(self, factory: Callable[[], ASGIApp], options: dict[str, Any]) -> None:
+    def __init__(
+        self, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
+    ) -> None:
         self._factory = factory
         self._options = options
+        self._identity = identity
         super().__init__()
 
     def load_config(self) -> None:
+        """Called at the start, and again by SIGHUP: then a renewed certificate is taken up."""
+        if self._identity is not None:
+            try:
+                Worker.tls = server_context(self._identity)
+            except FilesRefused as error:  # better an old certificate than none
+                log.error("certificate_not_renewed", reason=str(error))  # noqa: TRY400  it says all
         for name, value in self._options.items():
             self.cfg.set(name, value)
 
@@ -134,16 +149,21 @@ def serve(
     workers: int,
     max_header_bytes: int = DEFAULT_HEADER_BYTES,
     secure: bool = False,
+    local: bool = False,
     drain_seconds: float = 0.0,
+    tls: Identity | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
-    may have a method `drain`, which is called `drain_seconds` before the listener closes.
+    may have a method `drain`, which is called `drain_seconds` before the listener closes. With `tls` it
+    speaks TLS and nothing else; SIGHUP has new workers take up what is in these files then.
 
-    Raises OSError, before anything is started, where the address cannot be listened on.
+    Raises OSError, before anything is started, where the address cannot be listened on, and FilesRefused
+    where the files of `tls` cannot be used.
     """
+    Worker.tls = None if tls is None else server_context(tls)
     _probe(bind)
     Protocol.max_header_bytes = max_header_bytes
-    Protocol.common = CommonHeaders(secure=secure)
+    Protocol.common = CommonHeaders(secure=secure, local=local)
     Worker.drain_seconds = drain_seconds
     log.info("starting", server=name, address=bind, workers=workers)
     options = {
@@ -160,7 +180,7 @@ def serve(
     # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
     gc.collect()
     gc.freeze()
-    _Application(factory, options).run()
+    _Application(factory, options, tls).run()
 
 
 def _probe(bind: str) -> None:

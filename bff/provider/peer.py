@@ -31,7 +31,7 @@ class Peer:
     def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
         self._settings = settings
         self._clock = clock
-        self._adapter = BoundedAdapter(settings.provider_timeout_seconds)
+        self._adapter = BoundedAdapter(settings.provider_timeout_seconds, settings.oidc_ca_file)
         self.metadata: Cached[Metadata] = Cached(self._fetch_metadata, clock)
         self._jwks: Cached[list[dict[str, Any]]] = Cached(self._fetch_jwks, clock, cooldown=5)
         self._auth = client_auth(settings, lambda: self.metadata.get().token_endpoint)
