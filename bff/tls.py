@@ -26,8 +26,8 @@ class FilesRefused(ValueError):
 
 def server_context(identity: Identity) -> ssl.SSLContext:
     """TLS 1.2 and newer with these files, for HTTP/1.1. Raises FilesRefused."""
-    _check_readable(identity.certificate, "the certificate")
-    _check_readable(identity.key, "the key")
+    for file, what in ((identity.certificate, "the certificate "), (identity.key, "the key ")):
+        check_readable(file, what)  # OpenSSL's own words do not say which of them it could not read
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
@@ -41,20 +41,20 @@ def server_context(identity: Identity) -> ssl.SSLContext:
 
 def check_authorities(file: Path) -> None:
     """Return where `file` has certificates of authorities. Raises FilesRefused."""
-    _check_readable(file, "it")
+    check_readable(file)
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
         raise FilesRefused("is not a PEM file with certificates") from None
 
 
-def _check_readable(file: Path, what: str) -> None:
-    """OpenSSL's own words do not say which of several files it could not read."""
+def check_readable(file: Path, what: str = "") -> None:
+    """Return where `file` can be read. Raises FilesRefused, whose text begins with `what`."""
     try:
         with file.open("rb"):
             pass
     except OSError as error:
-        raise FilesRefused(f"{what} cannot be read: {error.strerror}") from None
+        raise FilesRefused(f"{what}cannot be read: {error.strerror}") from None
 
 
 def _no_password() -> str:

@@ -91,6 +91,10 @@ def test_development_makes_a_key_and_logs_text() -> None:
 
 
 BAD = [
+    ("BFF_TLS_CERT_FILE", "/nowhere/bff.crt"),
+    ("BFF_TLS_KEY_FILE", "/nowhere/bff.key"),
+    ("BFF_OIDC_CA_FILE", "/nowhere/authorities.pem"),
+    ("BFF_API_CA_FILE", "/nowhere/authorities.pem"),
     ("BFF_ENV", "staging"),
     ("BFF_ENV", ""),
     ("BFF_BIND", ""),

@@ -18,7 +18,7 @@ class Commands:
     undo: str
 
 
-def commands(name: str, file: Path, system: str) -> Commands:
+def commands(name: str, file: Path, system: str, home: Path) -> Commands:
     """For the authority of this name, whose certificate is `file`; `system` is "linux", "darwin" or "wsl"."""
     path = shlex.quote(str(file))
     if system == "darwin":
@@ -32,17 +32,23 @@ def commands(name: str, file: Path, system: str) -> Commands:
             f'certutil.exe -user -addstore Root "$(wslpath -w {path})"',
             f"certutil.exe -user -delstore Root {name}",
         )
-    store = "sql:$HOME/.pki/nssdb"
+    store = f"$HOME/{_nss_store(home)}"
     return Commands(
-        f"mkdir -p ~/.pki/nssdb && certutil -d {store} -A -t C,, -n {name} -i {path}",
-        f"certutil -d {store} -D -n {name}",
+        f"mkdir -p {store} && certutil -d sql:{store} -A -t C,, -n {name} -i {path}",
+        f"certutil -d sql:{store} -D -n {name}",
     )
+
+
+def _nss_store(home: Path) -> str:
+    """Chromium's: it stays with the first one where that is, so we must not make it beside the second."""
+    old, new = ".pki/nssdb", ".local/share/pki/nssdb"
+    return old if (home / old).is_dir() else new
 
 
 def explanation(authority: Authority) -> list[str]:
     """What the start block says about it, a line each."""
     system = this_system()
-    lines = commands(authority.name, authority.file, system)
+    lines = commands(authority.name, authority.file, system, Path.home())
     needs = " (certutil: apt install libnss3-tools)" if system == "linux" else ""
     new = ["This authority is new: what you may have trusted before is another one."] if authority.new else []
     return [

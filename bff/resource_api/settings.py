@@ -149,7 +149,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     problems = [f"{variable_of(field)} is not text in UTF-8: set it anew." for field in unreadable]
     problems += [] if "issuers" in unreadable else _issuer_problems(given)
     problems += _audience_problems(given)
-    problems += _tls_problems(given)
+    problems += [] if unreadable else _tls_problems(given)
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 from bff.client_key import load_client_key
 from bff.sealing import parse_key
 from bff.settings.redis_url import parse_redis_url
-from bff.tls import check_authorities
+from bff.tls import check_authorities, check_readable
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -108,6 +108,11 @@ def _client_key_file(value: Path) -> Path:
     return value.resolve()
 
 
+def _readable(value: Path) -> Path:
+    check_readable(value)
+    return value.resolve()
+
+
 def _authorities(value: Path) -> Path:
     check_authorities(value)
     return value.resolve()
@@ -128,6 +133,7 @@ Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyon
 Names = Annotated[tuple[Text, ...], split(",")]
 ClientKeyFile = Annotated[Path, AfterValidator(_client_key_file)]
 Folder = Annotated[Path, AfterValidator(_folder)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 Authorities = Annotated[Path, AfterValidator(_authorities)]
 Network = Annotated[IPNetwork, PlainValidator(_network)]
 SecretKeys = Annotated[tuple[SecretStr, ...], split(","), Field(min_length=1), AfterValidator(_secret_keys)]

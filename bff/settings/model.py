@@ -18,6 +18,7 @@ from bff.settings.kinds import (
     Folder,
     Network,
     Origin,
+    ReadableFile,
     RedisURL,
     Seconds,
     SecretKeys,
@@ -37,9 +38,9 @@ class Settings(BaseModel):
     env: Literal["production", "development"] = "production"
     bind: Bind = "127.0.0.1:5003"
     public_url: Origin
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = Field(default=None, validate_default=True)
-    workers: Annotated[int, Field(gt=0, le=4096)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    tls_cert_file: ReadableFile | None = None
+    tls_key_file: ReadableFile | None = Field(default=None, validate_default=True)
+    workers: Annotated[int, Field(gt=0, le=100_000)] = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
     oidc_ca_file: Authorities | None = None
     oidc_client_id: Text
@@ -73,7 +74,7 @@ class Settings(BaseModel):
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
