@@ -87,7 +87,7 @@ def serve() -> None:
             tls=settings.tls,
         ),
         settings.bind,
-        "BFF",
+        "BFF_BIND",
     )
 
 
@@ -122,7 +122,7 @@ def api() -> None:
             tls=identity(settings.tls_cert_file, settings.tls_key_file),
         ),
         settings.bind,
-        "API",
+        "API_BIND",
     )
 
 
@@ -159,7 +159,7 @@ def idp() -> None:
             tls=identity(settings.tls_cert_file, settings.tls_key_file),
         ),
         settings.bind,
-        "IDP",
+        "IDP_BIND",
     )
 
 
@@ -310,15 +310,14 @@ def _load(load: Callable[[Mapping[str, str]], S], error_type: type[Exception]) -
         _fail(UNUSABLE, problems, EXIT_CONFIGURATION)
 
 
-def _run(run: Callable[[], None], bind: str, prefix: str) -> None:
-    """Serve; `prefix` begins the names of the settings to mention where that cannot be."""
+def _run(run: Callable[[], None], bind: str, variable: str) -> None:
     from bff.tls import FilesRefused
 
-    variable = f"{prefix}_BIND"
     try:
         run()
     except FilesRefused as error:
-        problem = f"{prefix}_TLS_KEY_FILE or {prefix}_TLS_CERT_FILE is wrong: {error}"
+        tls = variable.replace("_BIND", "_TLS")
+        problem = f"{tls}_KEY_FILE or {tls}_CERT_FILE is wrong: {error}"
         _fail(UNUSABLE, (problem,), EXIT_CONFIGURATION)
     except OSError as error:
         text = f"cannot listen on {bind}: {error.strerror or error}"

@@ -92,7 +92,7 @@ def _authorities(value: Path) -> Path:
         raise ValueError(
             f"cannot be read ({error.strerror}): name a file that this process may read"
         ) from None
-    return value.resolve()
+    return value.absolute()
 
 
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -110,12 +110,12 @@ def _client_key_file(value: Path) -> Path:
 
 def _readable(value: Path) -> Path:
     check_readable(value)
-    return value.resolve()
+    return value.absolute()  # not what a link leads to now: renewal often turns it elsewhere
 
 
 def _authorities(value: Path) -> Path:
     check_authorities(value)
-    return value.resolve()
+    return value.absolute()
 
 
 def _filled(value: str) -> str:
