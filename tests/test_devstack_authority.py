@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bff.devstack.authority import Authority, _write, covers, open_authority
 from bff.devstack.certificates import tls_settings
+from bff.devstack.plan import Plan, make_plan
 from bff.devstack.processes import StackFailed
 from bff.devstack.trust import commands
 from bff.tls import Identity, server_context
+from tests.support.stack import free_port
 from tests.support.tls import client_context, handshake
 
 NOW = datetime.now(UTC)
@@ -274,6 +276,49 @@ def test_an_address_that_cannot_be_served(folder: Path, name: str, url: str, wor
     """The setting is named, with what would help."""
     with pytest.raises(StackFailed, match=words):
         tls_settings(open_authority(folder), {}, URLS | {name: url}, local_idp=True)
+
+
+def planned(state: Path, *, https: bool = True, reset: bool = False, **given: str) -> Plan:
+    """What a start would do."""
+    ports = {f"{part}_BIND": f"127.0.0.1:{free_port()}" for part in ("BFF", "API", "IDP")}
+    plan = make_plan({**ports, "XDG_STATE_HOME": str(state), **given}, reset=reset, https=https)
+    os.close(plan.lock)
+    return plan
+
+
+def test_every_address_is_https(tmp_path: Path) -> None:
+    """Public URL, issuer, provider, API and the URIs to register follow from --https."""
+    environ = planned(tmp_path).environ
+    names = ["BFF_PUBLIC_URL", "BFF_OIDC_ISSUER", "BFF_API_URL", "API_ISSUER", "IDP_ISSUER"]
+    names += ("IDP_PUBLIC_URL", "IDP_REDIRECT_URIS", "IDP_LOGOUT_URIS")
+    assert {name: environ[name].partition(":")[0] for name in names} == dict.fromkeys(names, "https")
+
+
+def test_without_the_option_nothing_is_made(tmp_path: Path) -> None:
+    """Plain http needs no authority."""
+    plan = planned(tmp_path, https=False)
+    assert (plan.authority, plan.certificates) == (None, {})
+    assert not (tmp_path / "bff" / "tls").exists()
+    assert not [name for name in plan.environ if "_TLS_" in name or name.endswith("_CA_FILE")]
+
+
+def test_a_restart_keeps_the_authority_and_reset_forgets_it(tmp_path: Path) -> None:
+    """As for everything else in the state directory."""
+    first, second = planned(tmp_path).authority, planned(tmp_path).authority
+    third = planned(tmp_path, reset=True).authority
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.name == second.name, second.name == third.name) == (True, False)
+    assert (first.new, second.new, third.new) == (True, False, True)
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    """It is said, without a stack trace."""
+    (tmp_path / "bff").mkdir()
+    (tmp_path / "bff" / "tls").write_text("a file")
+    with pytest.raises(StackFailed, match="XDG_STATE_HOME"):
+        planned(tmp_path)
 
 
 # -- the command for the browser --------------------------------------------------------------------------

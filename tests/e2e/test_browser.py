@@ -22,10 +22,12 @@ def test_lands_signed_in_with_a_strict_cookie(page: Page, stack: LiveStack) -> N
     assert page.url == f"{stack.url}/"
     assert ALICE in page.inner_text("#greeting")
     cookies = {cookie["name"]: cookie for cookie in page.context.cookies(stack.url)}
-    assert list(cookies) == ["bff"]
-    assert cookies["bff"]["sameSite"] == "Strict"
-    assert cookies["bff"]["httpOnly"] is True
-    assert cookies["bff"]["expires"] == -1
+    assert list(cookies) == [stack.cookie]
+    cookie = cookies[stack.cookie]
+    assert cookie["sameSite"] == "Strict"
+    assert cookie["httpOnly"] is True
+    assert cookie["secure"] is stack.https
+    assert (cookie["domain"], cookie["path"], cookie["expires"]) == ("localhost", "/", -1)
 
 
 def test_shows_the_forecast_and_signs_out(page: Page, stack: LiveStack) -> None:
@@ -89,7 +91,7 @@ def test_two_tabs_sign_in(page: Page, stack: LiveStack) -> None:
         tab.wait_for_selector("#greeting:visible")
     page.reload()
     page.wait_for_selector("#greeting:visible")
-    assert [cookie["name"] for cookie in page.context.cookies(stack.url)] == ["bff"]
+    assert [cookie["name"] for cookie in page.context.cookies(stack.url)] == [stack.cookie]
 
 
 def test_a_failed_sign_in_is_a_page(page: Page, stack: LiveStack) -> None:
