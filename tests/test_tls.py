@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -14,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bff.answers import CommonHeaders
+from bff.provider.transport import BoundedAdapter, mount
+from bff.resource_api import settings as resource_api
+from bff.resource_api.jwt.transport import Watchdog, watched_session
 from bff.routes import build
 from bff.settings import SettingsError, load
 from bff.tls import FilesRefused, Identity, check_authorities, server_context
@@ -21,6 +25,7 @@ from tests.support.authority import Authority, Signed
 from tests.support.tls import client_context, handshake
 from tests.test_cli import _a_clean_environment, run
 from tests.test_settings import BASE
+from tests.test_upstream_tls import secured
 
 __all__ = ["_a_clean_environment"]  # for every test here, too
 
@@ -159,6 +164,34 @@ def test_authorities_that_are_none(tmp_path: Path, content: str | None) -> None:
     for name in ("BFF_OIDC_CA_FILE", "BFF_API_CA_FILE"):
         with pytest.raises(SettingsError, match=name):
             load(BASE | api | {name: str(file)})
+
+    api = {"API_ISSUER": "https://issuer.example", "API_CLIENT_IDS": "client"}
+    with pytest.raises(resource_api.SettingsError, match="API_ISSUER_CA_FILE"):
+        resource_api.load(api | {"API_ISSUER_CA_FILE": str(file)})
+
+
+@pytest.mark.parametrize("side", ["bff", "api"])
+def test_they_take_the_place_of_all_others(
+    authority: Authority, tmp_path: Path, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls to the provider trust them and nobody else, whatever REQUESTS_CA_BUNDLE says; without them the
+    same server is refused."""
+    other = Authority(tmp_path, "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.file))
+
+    def ask(url: str, file: Path | None) -> int:
+        with Watchdog(5) as watchdog:
+            session = requests.Session() if side == "bff" else watched_session(watchdog, file)
+            if side == "bff":
+                mount(session, BoundedAdapter(5, file))
+            with session:
+                return session.get(url, timeout=5).status_code
+
+    with secured(authority.sign("idp", "127.0.0.1")) as url:
+        assert ask(url, authority.file) == 200
+        for file in (None, other.file):
+            with pytest.raises(requests.exceptions.SSLError):
+                ask(url, file)
 
 
 def test_authorities_for_an_api_without_tls(authority: Authority) -> None:
