@@ -166,8 +166,11 @@ class FakeProvider:
     def __post_init__(self) -> None:
         self.go_on.set()
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult:
+    def refresh(
+        self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None] = lambda: None
+    ) -> RefreshResult:
         """Redeem a refresh token, after the delay and once `go_on` is set."""
+        before()
         with self._lock:
             self.redeemed.append(tokens.refresh_token)
             number = len(self.redeemed)

@@ -13,7 +13,7 @@ from authlib.integrations.requests_client import OAuthError
 from bff.errors import ProviderUnavailable
 from bff.provider import id_token
 from bff.provider.peer import Peer
-from bff.provider.token_answer import UnusableAnswer, is_grant, token_set, word
+from bff.provider.token_answer import NothingGranted, UnusableAnswer, is_grant, token_set, word
 from bff.provider.transport import AnswerBroken
 from bff.tokens import TokenSet
 
@@ -32,9 +32,23 @@ class GrantEnded(msgspec.Struct, frozen=True):
 
 
 class Unrenewable(msgspec.Struct, frozen=True):
-    """The redeem was answered, but not with tokens for this user: neither use them nor redeem again."""
+    """The redeem was answered, but not with tokens for this user: neither use them nor redeem again.
+
+    `tokens` are what came, to be revoked; None where nothing can be made of it.
+    """
 
     reason: str
+    tokens: TokenSet | None = None
+
+
+class Unverified(msgspec.Struct, frozen=True):
+    """Tokens came with an ID token that cannot be judged for now: the key that signed it is not to be had.
+
+    `tokens` are the old ones with the new refresh token. Whose the others are is not known, so nobody uses
+    them; but the old refresh token may be used up, so that the new one must not be lost.
+    """
+
+    tokens: TokenSet
 
 
 class RefreshFailed(msgspec.Struct, frozen=True):
@@ -48,40 +62,60 @@ class RefreshFailed(msgspec.Struct, frozen=True):
     outage: bool = True
 
 
-RefreshResult = Refreshed | GrantEnded | Unrenewable | RefreshFailed
+RefreshResult = Refreshed | GrantEnded | Unrenewable | Unverified | RefreshFailed
 
 
 class Renewal(Peer):
     """The refresh."""
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult:
-        """Redeem the refresh token. A new ID token must be the `same_user`'s (Core §12.2)."""
+    def refresh(
+        self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None] = lambda: None
+    ) -> RefreshResult:
+        """Redeem the refresh token. A new ID token must be the `same_user`'s (Core §12.2).
+
+        `before` is called when all is ready, right before the token request; what it raises passes through,
+        and nothing is sent.
+        """
+        try:
+            endpoint = self._ready_to_judge()
+        except ProviderUnavailable as error:
+            return RefreshFailed(error.reason)
+        before()
         asked_at = self._clock()
         try:
-            answer = self._redeem_refresh_token(tokens)
+            answer = self._redeem_refresh_token(endpoint, tokens)
             renewed = token_set(answer, asked_at, keep_id_token=self._settings.oidc_id_token_hint == "on")
         except OAuthError as error:
             ended = error.error == "invalid_grant"
             return GrantEnded() if ended else RefreshFailed(word(error.error), outage=False)
+        except NothingGranted as error:
+            return RefreshFailed(str(error))
         except UnusableAnswer as error:
             return Unrenewable(str(error))
         except AnswerBroken as error:
             granted = error.response is not None and is_grant(error.response)
             return Unrenewable("the answer broke off") if granted else RefreshFailed("AnswerBroken")
-        except ProviderUnavailable as error:
-            return RefreshFailed(error.reason)
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:
             return RefreshFailed(type(error).__name__)
-        if not self._same_user(answer.get("id_token"), tokens, same_user):
-            return Unrenewable("the refreshed ID token is invalid or another user's")
-        return Refreshed(_successor(tokens, renewed))
+        successor = _successor(tokens, renewed)
+        try:
+            if not self._same_user(answer.get("id_token"), tokens, same_user):
+                return Unrenewable("the refreshed ID token is invalid or another user's", renewed)
+        except (id_token.UnknownKeyID, ProviderUnavailable):
+            return Unverified(_with_refresh_token_of(successor, tokens))
+        return Refreshed(successor)
 
-    def _redeem_refresh_token(self, tokens: TokenSet) -> dict[str, Any]:
+    def _ready_to_judge(self) -> str:
+        """The token endpoint, once the keys are at hand: before, not after a redeem that could not be judged
+        without them. Raises ProviderUnavailable."""
         metadata = self.metadata.get()
-        self._jwks.get()  # before, not after: what has been redeemed could not be judged without them
+        self._jwks.get()
+        return metadata.token_endpoint
+
+    def _redeem_refresh_token(self, endpoint: str, tokens: TokenSet) -> dict[str, Any]:
         with self._session(scope=False) as session:
             answer: dict[str, Any] = session.fetch_token(
-                metadata.token_endpoint,
+                endpoint,
                 grant_type="refresh_token",
                 refresh_token=tokens.refresh_token,
                 allow_redirects=False,
@@ -89,6 +123,7 @@ class Renewal(Peer):
         return answer
 
     def _same_user(self, token: object, old: TokenSet, same_user: SameUser) -> bool:
+        """Raises UnknownKeyID or ProviderUnavailable where that cannot be told for now."""
         if not isinstance(token, str):
             return True  # a refresh need not bring one
         try:
@@ -100,6 +135,8 @@ class Renewal(Peer):
                 now=self._clock(),
             )
             id_token.check_same_nonce(identity.claims, old.nonce)
+        except id_token.UnknownKeyID:  # signed with a key that was published a moment ago, most likely
+            raise
         except id_token.Invalid:
             return False
         return same_user(self._settings.oidc_issuer, identity.subject)
@@ -115,4 +152,11 @@ def _successor(old: TokenSet, new: TokenSet) -> TokenSet:
         refresh_expires_at=old.refresh_expires_at if ends_at is None else ends_at,
         id_token=new.id_token or old.id_token,
         nonce=old.nonce,
+    )
+
+
+def _with_refresh_token_of(new: TokenSet, old: TokenSet) -> TokenSet:
+    """`old`, to be renewed with what renews `new`."""
+    return msgspec.structs.replace(
+        old, refresh_token=new.refresh_token, refresh_expires_at=new.refresh_expires_at
     )

@@ -43,7 +43,7 @@ return 1
 _SAVE_TOKENS = """
 local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
-if g ~= ARGV[1] then return 'newer' end
+if g ~= ARGV[1] then return redis.call('HGET', KEYS[1], 't') == ARGV[2] and 'saved' or 'newer' end
 redis.call('HSET', KEYS[1], 't', ARGV[2], 'g', g + 1)
 redis.call('HDEL', KEYS[1], 'r')
 local idle_end = tonumber(redis.call('HGET', KEYS[1], 's')) + tonumber(ARGV[3])
@@ -79,7 +79,10 @@ local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
 if g ~= ARGV[1] then return 'newer' end
 local owner = redis.call('GET', KEYS[2])
-if owner == ARGV[2] then return 'yours' end
+if owner == ARGV[2] then
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  return 'yours'
+end
 if owner == 'pause' then return 'pause' end
 if owner then return 'held' end
 local mine, waited = g .. ' ' .. ARGV[2], g .. ' waited'
