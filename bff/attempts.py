@@ -41,6 +41,8 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Digest of the session that this sign-in ends when it succeeds."""
     prompt: str | None = None
     max_age: int | None = None
+    began_at: float | None = None
+    """`started_at` by Redis's clock, where this machine knew that."""
 
     def __repr__(self) -> str:
         return "<Attempt>"

@@ -5,8 +5,11 @@ is looked up when it is read. The cut-off makes "end all sessions" final: a sign
 ends itself when it finds the cut-off, which it looks for after its session has been written. Either it finds
 it, or whoever set it finds the session.
 
+When it began is told by Redis's clock, which all machines share; see `RedisClock`.
+
 A user is `user_hash`; a session of the provider is a keyed hash of its `sid`, and has an index and a cut-off
-in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own.
+in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own. Sessions
+are named by the bytes of their digest.
 """
 
 from __future__ import annotations
@@ -16,12 +19,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from bff.sessions.errors import StoreErrors
+from bff.sessions.redis_clock import RedisClock
 from bff.tokens import Clock
 
 if TYPE_CHECKING:
     import redis
 
 EVERYBODY = "everybody"
+DIGEST_BYTES = 32
+
+
+def without_sid(user: str) -> str:
+    """The name for the sessions of a user of which no `sid` of the provider is known."""
+    return f"{user} without sid"
+
 
 _ADD = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
@@ -47,6 +58,7 @@ class UserIndex:
         self._client = client
         self._prefix = prefix
         self._clock = clock
+        self.redis_clock = RedisClock(client, clock, errors)
         self._add = client.register_script(_ADD)
         self._cut_off = client.register_script(_CUT_OFF)
 
@@ -54,20 +66,21 @@ class UserIndex:
         """Note that the user has this session (a digest), for as long as it can live."""
         with self._errors():
             # Whole seconds: Redis keeps them in a third of the room.
-            self._add(keys=[self._key(user)], args=[session, math.ceil(ends_at), repr(self._clock())])
+            arguments = [bytes.fromhex(session), math.ceil(ends_at), repr(self._clock())]
+            self._add(keys=[self._key(user)], args=arguments)
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""
         if sessions:
             with self._errors():
-                self._client.zrem(self._key(user), *sessions)
+                self._client.zrem(self._key(user), *map(bytes.fromhex, sessions), *sessions)
 
     def of(self, user: str) -> list[str]:
         """Digests of sessions that the user may have; each must be looked up."""
         with self._errors():
             now = repr(self._clock())
             found = cast("list[bytes]", self._client.zrangebyscore(self._key(user), now, "+inf"))
-        return [name.decode() for name in found]
+        return [_session(name) for name in found]
 
     def cut_off(self, user: str, seconds: int) -> None:
         """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
@@ -75,19 +88,25 @@ class UserIndex:
         with self._errors():
             self._cut_off(keys=[self._key(user) + ":cutoff"], args=[seconds])
 
-    def is_cut_off(self, names: Iterable[str], began_at: float) -> bool:
-        """Whether a sign-in that began then, by our clock, is too old to count for one of these.
+    def is_cut_off(self, names: Iterable[str], *, began_at: float | None, started_at: float) -> bool:
+        """Whether a sign-in is too old to count for one of these.
 
-        The cut-off is Redis's time, the same for all machines; what our clock differs by is taken out.
+        `began_at` is when it began by Redis's clock. Where the machine on which it began did not know that,
+        it is None, and `started_at` counts: by that machine's own clock, which is taken for as right as ours.
         """
+        self.redis_clock.learn()
         with self._errors():
             found = [self._client.get(self._key(name) + ":cutoff") for name in (*names, EVERYBODY)]
-            set_at = [int(cast("bytes", value)) for value in found if value is not None]
-            if not set_at:
-                return False
-            seconds, microseconds = self._client.time()
-        ahead = seconds + microseconds / 1e6 - self._clock()
-        return (began_at + ahead) * 1000 <= max(set_at)
+        set_at = [int(cast("bytes", value)) for value in found if value is not None]
+        if began_at is None:
+            known = self.redis_clock.at(started_at)
+            began_at = started_at if known is None else known
+        return any(began_at * 1000 <= moment for moment in set_at)
 
     def _key(self, user: str) -> str:
         return f"{self._prefix}{{user:{user}}}"
+
+
+def _session(member: bytes) -> str:
+    """The digest of a member; earlier versions wrote it as text."""
+    return member.hex() if len(member) == DIGEST_BYTES else member.decode("ascii", "replace")

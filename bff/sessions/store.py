@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     import redis.asyncio
 from redis.exceptions import RedisError
 
+# Who slides after a refresh on what it read before knows another end of the refresh token: it may put the
+# session's end later, never earlier. (What is later than it should be is enforced by us on every read.)
 SLIDE = """
 local seen = redis.call('HGET', KEYS[1], 's')
 if not seen then return 0 end
 if tonumber(ARGV[1]) > tonumber(seen) then
   redis.call('HSET', KEYS[1], 's', ARGV[1])
-  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+  local now = redis.call('TIME')
+  local ends = now[1] * 1000 + math.floor(now[2] / 1000) + redis.call('PTTL', KEYS[1])
+  if redis.call('HGET', KEYS[1], 'g') == ARGV[3] or tonumber(ARGV[2]) > ends then
+    redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+  end
 end
 return 1
 """
@@ -116,6 +122,7 @@ for i = 1, #KEYS do
   if place > 0 then
     for _, name in ipairs(redis.call('LRANGE', KEYS[i], 0, place - 1)) do table.insert(earlier, name) end
   end
+  redis.call('LTRIM', KEYS[i], -100, -1)
 end
 return earlier
 """
@@ -152,6 +159,14 @@ class Lease(enum.Enum):
     NEWER = b"newer"
 
 
+class Found(msgspec.Struct, frozen=True):
+    """What lies under a digest, live or not. `record` is None where its seals do not open, `meta` where that
+    has been altered, too."""
+
+    meta: Meta | None
+    record: SessionRecord | None
+
+
 class SessionStore:
     """Sessions in Redis, for threads. Every method may raise StoreUnavailable."""
 
@@ -172,11 +187,24 @@ class SessionStore:
         self._claim = client.register_script(_CLAIM)
         self._release = client.register_script(_RELEASE)
 
-    def begin(self, session: str, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]) -> SessionRecord:
-        """Write a new session under its digest."""
+    def begin(
+        self,
+        session: str,
+        meta: Meta,
+        tokens: TokenSet,
+        data: Mapping[str, Any],
+        *,
+        pending: bool = False,
+    ) -> SessionRecord:
+        """Write a new session under its digest.
+
+        One that is `pending` has never been seen: it counts for nobody, can be ended like any other, and is
+        gone in a moment unless it is settled. So a sign-in that fails half-way leaves nothing.
+        """
         key, now, head = self.codec.key(session), self.clock(), msgspec.msgpack.encode(meta)
         record = SessionRecord(key, head, meta, now, 1, tokens, dict(data))
-        fields = {b"m": head, b"s": repr(now), b"g": "1", b"t": self.codec.seal_tokens(key, head, tokens)}
+        seen = repr(0.0 if pending else now)
+        fields = {b"m": head, b"s": seen, b"g": "1", b"t": self.codec.seal_tokens(key, head, tokens)}
         for name, value in data.items():
             field = DATA + name.encode()
             fields[field] = self.codec.seal_data(key, field, head, value)
@@ -186,9 +214,16 @@ class SessionStore:
             pipeline = self._client.pipeline(transaction=True)
             pipeline.delete(key)
             pipeline.hset(key, mapping=fields)  # type: ignore[arg-type]
-            pipeline.pexpireat(key, _milliseconds(self.lifetime.ends_at(record, now)))
+            if pending:
+                pipeline.expire(key, PENDING_SECONDS)
+            else:
+                pipeline.pexpireat(key, _milliseconds(self.lifetime.ends_at(record, now)))
             pipeline.execute()
         return record
+
+    def settle(self, record: SessionRecord) -> bool:
+        """Let a pending session live; False where it has ended meanwhile."""
+        return self._slide_to(record, record.last_seen, self.lifetime.ends_at(record, record.last_seen))
 
     def load(self, session: str) -> SessionRecord | None:
         """The live session of that digest with all its data; None if it has ended."""
@@ -203,13 +238,28 @@ class SessionStore:
             head = cast("bytes | None", self._client.hget(self.codec.key(session), "m"))
         return None if head is None else self.codec.meta({b"m": head})
 
+    def look(self, session: str) -> Found | None:
+        """What lies under that digest; None where nothing does."""
+        key = self.codec.key(session)
+        with self._errors():
+            fields: dict[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
+        if not fields:
+            return None
+        try:
+            return Found(self.codec.meta(fields), self.codec.read(key, fields))
+        except StoreUnavailable:
+            return Found(self.codec.meta(fields), None)
+
     def slide(self, record: SessionRecord) -> float:
         """Extend the idle time from now; the new end, in seconds since the epoch."""
         now = self.clock()
         end = self.lifetime.ends_at(record, now)
-        with self._errors():
-            self._slide(keys=[record.key], args=[repr(now), _milliseconds(end)])
+        self._slide_to(record, now, end)
         return end
+
+    def _slide_to(self, record: SessionRecord, seen: float, end: float) -> bool:
+        with self._errors():
+            return bool(self._slide(keys=[record.key], args=slide_arguments(record, seen, end)))
 
     def save_data(self, record: SessionRecord, changes: Mapping[str, Any]) -> bool:
         """Write changed keys of the Flask session (None deletes one); False where the session is gone."""
@@ -305,6 +355,7 @@ class SessionStore:
         with self._errors():
             self._client.set(key, value, ex=60)
             self._client.get(key)
+        self.index.redis_clock.learn()
 
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         record = self.codec.read(key, fields)
@@ -357,10 +408,10 @@ class SessionReader:
     async def slide(self, record: SessionRecord) -> None:
         """Extend the idle time."""
         now = self._clock()
-        end = _milliseconds(self.lifetime.ends_at(record, now))
+        end = self.lifetime.ends_at(record, now)
         with store_errors():
             async with asyncio.timeout(READ_SECONDS):
-                await self._slide(keys=[record.key], args=[repr(now), end])
+                await self._slide(keys=[record.key], args=slide_arguments(record, now, end))
 
     async def renew(self, key: str, owner: str, seconds: float) -> None:
         """Keep a lease for so long from now, if it is still the owner's."""
@@ -377,8 +428,15 @@ class SessionReader:
 
 ANSWERED_SECONDS = 5.0
 """What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
+PENDING_SECONDS = 30
+"""Longer than the questions to Redis between the beginning of a session and its settlement can take."""
 READ_SECONDS = 2.5
 """All tries of a read together: a Redis that hangs must not hold requests."""
+
+
+def slide_arguments(record: SessionRecord, seen: float, end: float) -> list[str | int]:
+    """Of the script SLIDE: when the session was seen, and when it ends (both in seconds) with these tokens."""
+    return [repr(seen), _milliseconds(end), record.generation]
 
 
 def _pair(key: str) -> list[str]:
