@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +17,16 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from bff import auth, pages, routes
 from bff.answers import error_answer
 from bff.attempts import Attempts, cookie_attributes
+from bff.backchannel import BackChannel
 from bff.dataplane import ASGIApp, DataPlane
-from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
+from bff.errors import (
+    BadRequest,
+    InternalError,
+    LogoutTokenInvalid,
+    MethodNotAllowed,
+    PublicError,
+    RouteNotFound,
+)
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
@@ -41,6 +50,7 @@ from bff.tokens import Clock
 from bff.upstream import Upstreams
 
 CONTROL_THREADS = 16
+BACKCHANNEL_THREADS = 2
 REFRESH_THREADS = 16
 REDIS_CONNECTIONS = 64
 
@@ -78,6 +88,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         flask, client, store, secure=settings.secure, samesite=settings.cookie_samesite
     )
     flask.session_interface = sessions
+    directory = Directory(store, store.index)
     attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
     authentication = auth.Auth(
         provider=provider,
@@ -91,8 +102,9 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         issuer=settings.oidc_issuer,
         strict=settings.cookie_samesite == "Strict",
         sessions_per_user=settings.sessions_per_user,
-        directory=Directory(store, store.index),
+        directory=directory,
         revoker=revoker,
+        back_channel=BackChannel(provider, store, directory, keyring, revoker, clock, settings.oidc_issuer),
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -127,12 +139,23 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         upstreams=Upstreams(),
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
-        place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
+        places=_places(settings.provider_timeout_seconds),
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
         release=release,
     )
+
+
+def _logout_later() -> PublicError:
+    return LogoutTokenInvalid(reason="not now: no place came free")
+
+
+def _places(patience: float) -> dict[str, Callable[[], AbstractAsyncContextManager[None]]]:
+    """The provider's own call has places that no sign-in can take, and is told 400 where they are full."""
+    signing_in = Places(CONTROL_THREADS // 2, patience).one
+    logout = Places(BACKCHANNEL_THREADS, patience, _logout_later).one
+    return {"/bff/login": signing_in, "/bff/callback": signing_in, "/bff/backchannel": logout}
 
 
 def _site(settings: Settings) -> Site | None:

@@ -7,7 +7,7 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,8 +55,6 @@ _ALIVE = Answer(
     [(b"content-type", b"application/json"), (b"content-length", b"15"), (b"cache-control", b"no-store")],
     b'{"status":"ok"}',
 )
-ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
-"""These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
 PATIENCE = {
     "/bff/login": None,
     "/bff/callback": None,
@@ -93,7 +91,7 @@ class DataPlane:
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
-        place: Callable[[], AbstractAsyncContextManager[None]],
+        places: Mapping[str, Callable[[], AbstractAsyncContextManager[None]]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
@@ -101,9 +99,10 @@ class DataPlane:
     ) -> None:
         """`step_up` gives the parameter of `/bff/login` that brings about a sign-in not older than so many
         seconds. `control` is the control plane. `provider_ready` waits until the provider is known, is not
-        to be had, or so many seconds are over, and holds no thread for it. `place` gives a request that asks
-        the provider something its place among the few that may hold a thread meanwhile. `release` ends at
-        shutdown what the control plane has under way and holds open."""
+        to be had, or so many seconds are over, and holds no thread for it. `places` gives a request to an
+        address that may ask the provider something (keys, a pushed request, tokens) its place among the few
+        that may hold a thread meanwhile. `release` ends at shutdown what the control plane has under way and
+        holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
         self._guard = guard
@@ -118,7 +117,7 @@ class DataPlane:
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
-        self._place = place
+        self._places = places
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
@@ -308,7 +307,7 @@ class DataPlane:
             "headers": _for_wsgi(head, self._origin[1], len(body)),
             Admitted.KEY: admitted,
         }
-        async with self._place() if path in ASK_PROVIDER else nullcontext():
+        async with self._places.get(path, nullcontext)():
             await self._control(inner, _replay(body), self._sending(exchange))
 
     def _scope(self, path: str, exchange: Exchange) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class RefreshingProvider(Protocol):
 
     def revoke(self, tokens: TokenSet) -> None: ...
 
+    def discard(self, tokens: TokenSet) -> None: ...
+
 
 class Refresher:
     """Gives requests a usable token set. Lives in one event loop; redeems in a pool of its own."""
@@ -223,7 +225,7 @@ class Refresher:
             kept = msgspec.structs.replace(record.tokens, refresh_token=None)
             outcome = self._save(record, owner, kept, pause_after_refresh(kept))
             if result.tokens is not None:
-                self._provider.revoke(result.tokens)
+                self._provider.discard(result.tokens)
             return outcome
         return self._save(record, owner, result.tokens, pause_after_refresh(result.tokens))
 
@@ -248,7 +250,7 @@ class Refresher:
         """Keep what the provider gave, for as long as it takes: the old refresh token is used up."""
         saved = self._save_tokens(record, tokens)
         if saved is Saved.GONE:  # signed out meanwhile: sign-out wins, and nothing stays valid
-            self._provider.revoke(tokens)
+            self._revoke(record, tokens)
             return LoginRequired()
         self._release(record, owner, pause)
         if saved is Saved.NEWER:  # go on with what has been saved; to revoke ours could end that, too
@@ -271,6 +273,16 @@ class Refresher:
                 if saved is Saved.NEWER and not unanswered:  # or they may well be these
                     log.error("refresh_not_saved", reason="other tokens have been saved meanwhile")
                 return saved
+
+    def _revoke(self, record: SessionRecord, tokens: TokenSet) -> None:
+        """What came for a session that has ended meanwhile; not where a new sign-in took its place, whose
+        grant it may be."""
+        try:
+            replaced = self._store.was_replaced(record)
+        except StoreUnavailable:
+            replaced = False
+        if not replaced:
+            self._provider.revoke(tokens)
 
     def _release(self, record: SessionRecord, owner: str, pause: float) -> None:
         try:

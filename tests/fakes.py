@@ -158,6 +158,7 @@ class FakeProvider:
     delay: float = 0
     redeemed: list[str | None] = field(default_factory=list)
     revoked: list[TokenSet] = field(default_factory=list)
+    discarded: list[TokenSet] = field(default_factory=list)
     began: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     same_user: SameUser | None = None
@@ -183,6 +184,10 @@ class FakeProvider:
     def revoke(self, tokens: TokenSet) -> None:
         """Note that these tokens were revoked."""
         self.revoked.append(tokens)
+
+    def discard(self, tokens: TokenSet) -> None:
+        """Note that these tokens, which nobody has held, were revoked."""
+        self.discarded.append(tokens)
 
 
 def renewing(clock: Callable[[], float], *, lives: float = 300) -> Callable[[TokenSet, int], RefreshResult]:

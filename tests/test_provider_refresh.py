@@ -261,6 +261,7 @@ def test_nothing_is_redeemed_blindly(scripted: ScriptedProvider, provider: Provi
         {"exp": 1000},
         {"iat": ABSENT},
         {"token_use": "access"},
+        {"at_hash": "another-access-token"},
         {"name": 10**30},
     ],
     ids=str,
@@ -274,11 +275,14 @@ def test_refreshed_id_token_of_another(
 
 
 def test_refreshed_id_token_of_a_stranger(scripted: ScriptedProvider, provider: Provider) -> None:
-    """A refreshed ID token with a bad signature is refused like one at sign-in."""
+    """A refreshed ID token with a bad signature is believed no more than one at sign-in: nothing that came
+    with it is used. (The keys may be those of yesterday: nothing is lost, either.)"""
     provider.prepare()
     scripted.keys = [rsa_key("stranger")]
     scripted.header["kid"] = "rsa-1"
-    assert isinstance(refresh(provider), Unrenewable)
+    result = refresh(provider)
+    assert isinstance(result, Unverified)
+    assert result.tokens.access_token == "access-old"
 
 
 @pytest.mark.parametrize("rotated", [True, False])
@@ -310,6 +314,15 @@ def test_what_is_refused_is_told(scripted: ScriptedProvider, provider: Provider)
     assert isinstance(result, Unrenewable)
     assert result.tokens is not None
     assert {result.tokens.access_token, result.tokens.refresh_token} < scripted.secrets
+
+
+@pytest.mark.parametrize("value", [7, ["x"], {}, ""])
+def test_refreshed_id_token_that_is_none(
+    scripted: ScriptedProvider, provider: Provider, value: object
+) -> None:
+    """What stands in an ID token's place and is no text is an invalid one, not a missing one."""
+    scripted.token_members["id_token"] = value
+    assert isinstance(refresh(provider), Unrenewable)
 
 
 @pytest.mark.parametrize("value", [ABSENT, None])

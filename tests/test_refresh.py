@@ -620,7 +620,7 @@ def test_what_is_refused_is_revoked(rig: Rig, age: float) -> None:
     provider = FakeProvider(lambda _tokens, _number: Unrenewable("sub differs", strange))
     record = aged(rig, age)
     run(rig, provider, lambda refresher: refresher.usable(record))
-    assert provider.revoked == [strange]
+    assert (provider.revoked, provider.discarded) == ([], [strange])
 
 
 @pytest.mark.parametrize("age", [DUE, DEAD])

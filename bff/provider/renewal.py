@@ -77,13 +77,13 @@ class Renewal(Peer):
         and nothing is sent.
         """
         try:
-            endpoint = self._ready_to_judge()
+            self.require_keys()  # before, not after: what has been redeemed could not be judged without them
         except ProviderUnavailable as error:
             return RefreshFailed(error.reason)
         before()
         asked_at = self._clock()
         try:
-            answer = self._redeem_refresh_token(endpoint, tokens)
+            answer = self._redeem_refresh_token(tokens)
             renewed = token_set(answer, asked_at, keep_id_token=self._settings.oidc_id_token_hint == "on")
         except OAuthError as error:
             ended = error.error == "invalid_grant"
@@ -99,43 +99,40 @@ class Renewal(Peer):
             return RefreshFailed(type(error).__name__)
         successor = _successor(tokens, renewed)
         try:
-            if not self._same_user(answer.get("id_token"), tokens, same_user):
+            if not self._same_user(answer.get("id_token"), renewed.access_token, tokens, same_user):
                 return Unrenewable("the refreshed ID token is invalid or another user's", renewed)
-        except (id_token.UnknownKeyID, ProviderUnavailable):
+        except (id_token.NotByKnownKey, ProviderUnavailable):
             return Unverified(_with_refresh_token_of(successor, tokens))
         return Refreshed(successor)
 
-    def _ready_to_judge(self) -> str:
-        """The token endpoint, once the keys are at hand: before, not after a redeem that could not be judged
-        without them. Raises ProviderUnavailable."""
-        metadata = self.metadata.get()
-        self._jwks.get()
-        return metadata.token_endpoint
-
-    def _redeem_refresh_token(self, endpoint: str, tokens: TokenSet) -> dict[str, Any]:
+    def _redeem_refresh_token(self, tokens: TokenSet) -> dict[str, Any]:
         with self._session(scope=False) as session:
             answer: dict[str, Any] = session.fetch_token(
-                endpoint,
+                self.metadata.get().token_endpoint,
                 grant_type="refresh_token",
                 refresh_token=tokens.refresh_token,
                 allow_redirects=False,
             )
         return answer
 
-    def _same_user(self, token: object, old: TokenSet, same_user: SameUser) -> bool:
-        """Raises UnknownKeyID or ProviderUnavailable where that cannot be told for now."""
-        if not isinstance(token, str):
+    def _same_user(self, token: object, access_token: str, old: TokenSet, same_user: SameUser) -> bool:
+        """Raises NotByKnownKey or ProviderUnavailable where that cannot be told for now."""
+        if token is None:
             return True  # a refresh need not bring one
+        if not isinstance(token, str):
+            return False
         try:
+            claims = self._verify(token)
+            id_token.check_access_token_hash(claims, id_token.algorithm_of(token), access_token)
             identity = id_token.check_claims(
-                self._verify(token),
+                claims,
                 issuer=self._settings.oidc_issuer,
                 client_id=self._settings.oidc_client_id,
                 nonce=None,
                 now=self._clock(),
             )
             id_token.check_same_nonce(identity.claims, old.nonce)
-        except id_token.UnknownKeyID:  # signed with a key that was published a moment ago, most likely
+        except id_token.NotByKnownKey:  # most likely by one that was published a moment ago
             raise
         except id_token.Invalid:
             return False

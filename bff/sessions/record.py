@@ -43,13 +43,18 @@ WHO = "who"
 class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What never changes about a session. Times are seconds since the epoch.
 
-    `user` is a hash of issuer and subject, `provider_sids` keyed hashes of the provider's session id.
+    `auth_time` is 0 where the provider did not say when the person was authenticated. `user` is a hash of
+    issuer and subject, `provider_sids` keyed hashes of the provider's session id.
     """
 
     created: float
     auth_time: float
     user: str
     provider_sids: tuple[str, ...] = ()
+
+    def shares_provider_session(self, other: Meta) -> bool:
+        """Whether both are known to have begun in one session of the provider: one browser, mostly."""
+        return not set(self.provider_sids).isdisjoint(other.provider_sids)
 
 
 class SessionRecord(msgspec.Struct, frozen=True):

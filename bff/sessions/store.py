@@ -337,6 +337,14 @@ class SessionStore:
         with self._errors():
             return bool(self._client.exists(self.codec.key(name)))
 
+    def mark_replaced(self, session: str) -> None:
+        """Remember for a while that a new sign-in of the same browser takes the place of a session."""
+        self.claim_once(f"replaced {session}", REPLACED_SECONDS)
+
+    def was_replaced(self, record: SessionRecord) -> bool:
+        """Whether that is why a session is gone: its tokens may then be the new one's grant, too."""
+        return self.claimed(f"replaced {self.codec.session(record.key)}")
+
     def overtake(self, session: str, browsers: Collection[str], seconds: int) -> set[str]:
         """Put a new session last in the line of each of those `browsers`, kept for so many seconds; those
         that stand before it there, whom it ends.
@@ -426,6 +434,8 @@ class SessionReader:
         await self._client.aclose()
 
 
+REPLACED_SECONDS = 300
+"""Longer than a refresh can be under way."""
 ANSWERED_SECONDS = 5.0
 """What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
 PENDING_SECONDS = 30
