@@ -10,8 +10,9 @@ from bff.errors import StoreUnavailable
 from bff.sessions.index import EVERYBODY, UserIndex, without_sid
 from bff.sessions.record import Meta, SessionRecord
 from bff.sessions.store import Found, SessionStore
-from bff.tokens import TokenSet
 
+SETTLED_SECONDS = 60
+"""After so long a session that the index names has been written, or never will be."""
 CUT_OFF_SECONDS = 3600
 """Longer than any sign-in takes that could have begun before."""
 
@@ -31,10 +32,10 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A session that was ended. `tokens` are to be revoked; None where its seals do not open."""
+    """A session that was ended, with what it held; None where its seals do not open."""
 
     id: str
-    tokens: TokenSet | None
+    record: SessionRecord | None
 
 
 class Directory:
@@ -56,10 +57,12 @@ class Directory:
     def all_of(self, user: str) -> list[Listed | Unreadable]:
         """All of the user's live sessions; what the index names in vain is dropped from it."""
         found, gone = [], []
-        for name in self._index.of(user):
+        newest = self._store.clock() + self._store.lifetime.absolute - SETTLED_SECONDS
+        for name, ends_at in self._index.of(user).items():
             there = self._store.look(name)
             if there is None or there.meta is None or there.meta.user != user:
-                gone.append(name)
+                if ends_at < newest:  # or it is about to be written, and must be found then
+                    gone.append(name)
             elif (each := self._listed(name, there)) is not None:
                 found.append(each)
         self._index.remove(user, *gone)
@@ -100,7 +103,7 @@ class Directory:
         Where a `user` is named, only theirs; and those of theirs of which no `sid` is known, which may be
         the one that is meant.
         """
-        found = []
+        found: list[str] = []
         for name in names:
             self._index.cut_off(name, CUT_OFF_SECONDS)
             found += self._index.of(name)
@@ -131,10 +134,9 @@ class Directory:
             there = self._store.look(name)
             if there is None:
                 continue
-            held = there.record and there.record.tokens
             try:
                 record = self._store.end(name)
             except StoreUnavailable:  # it may have ended; that it should is certain
-                yield Ended(name, held)
+                yield Ended(name, there.record)
                 raise
-            yield Ended(name, record.tokens if record is not None else held)
+            yield Ended(name, record or there.record)

@@ -8,8 +8,8 @@ it, or whoever set it finds the session.
 When it began is told by Redis's clock, which all machines share; see `RedisClock`.
 
 A user is `user_hash`; a session of the provider is a keyed hash of its `sid`, and has an index and a cut-off
-in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own. Sessions
-are named by the bytes of their digest.
+in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own. In an
+index, sessions are named by the bytes of their digest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from bff.sessions.errors import StoreErrors
+from bff.sessions.record import is_digest
 from bff.sessions.redis_clock import RedisClock
 from bff.tokens import Clock
 
@@ -66,21 +67,21 @@ class UserIndex:
         """Note that the user has this session (a digest), for as long as it can live."""
         with self._errors():
             # Whole seconds: Redis keeps them in a third of the room.
-            arguments = [bytes.fromhex(session), math.ceil(ends_at), repr(self._clock())]
-            self._add(keys=[self._key(user)], args=arguments)
+            member, now = _member(session), repr(self._clock())
+            self._add(keys=[self._key(user)], args=[member, math.ceil(ends_at), now])
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""
         if sessions:
             with self._errors():
-                self._client.zrem(self._key(user), *map(bytes.fromhex, sessions), *sessions)
+                self._client.zrem(self._key(user), *map(_member, sessions), *sessions)
 
-    def of(self, user: str) -> list[str]:
-        """Digests of sessions that the user may have; each must be looked up."""
+    def of(self, user: str) -> dict[str, float]:
+        """Digests of sessions that the user may have, each of which must be looked up; with the end that no
+        one of them outlives."""
         with self._errors():
-            now = repr(self._clock())
-            found = cast("list[bytes]", self._client.zrangebyscore(self._key(user), now, "+inf"))
-        return [_session(name) for name in found]
+            found = self._client.zrangebyscore(self._key(user), repr(self._clock()), "+inf", withscores=True)
+        return {_session(name): score for name, score in cast("list[tuple[bytes, float]]", found)}
 
     def cut_off(self, user: str, seconds: int) -> None:
         """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
@@ -105,6 +106,11 @@ class UserIndex:
 
     def _key(self, user: str) -> str:
         return f"{self._prefix}{{user:{user}}}"
+
+
+def _member(session: str) -> bytes:
+    """How an index names a session: half as long as its digest."""
+    return bytes.fromhex(session) if is_digest(session) else session.encode()
 
 
 def _session(member: bytes) -> str:

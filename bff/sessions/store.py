@@ -445,7 +445,7 @@ READ_SECONDS = 2.5
 
 
 def slide_arguments(record: SessionRecord, seen: float, end: float) -> list[str | int]:
-    """Of the script SLIDE: when the session was seen, and when it ends (both in seconds) with these tokens."""
+    """Of the script SLIDE: when the session was seen, and when it ends with these tokens, in seconds."""
     return [repr(seen), _milliseconds(end), record.generation]
 
 
