@@ -1,5 +1,6 @@
-"""Breaks the code in one place after the other, as `tests/mutations.toml` says, and looks whether the test that
-docs/conformance.md names for that row fails: `python -m tests.mutations [WORD]` (rows with that word alone)."""
+"""Breaks the code in one place after the other, as `tests/mutations.toml` says, and looks whether the test
+that docs/conformance.md names for that row fails: `python -m tests.mutations [WORD]`, for all rows or for
+those that have that word."""
 
 from __future__ import annotations
 

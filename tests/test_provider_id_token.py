@@ -292,6 +292,28 @@ def test_token_that_the_provider_has_not_signed(
     assert reason(scripted, provider)
 
 
+def test_key_in_the_header(scripted: ScriptedProvider) -> None:
+    """A stranger's key that comes along is not used, however short it is (RFC 8725 §3.10)."""
+    stranger = ec_key("stranger-ec")
+    header = {"alg": "ES256", "kid": "ec-1", "jwk": stranger.as_dict(private=False)}
+    scripted.discovery["id_token_signing_alg_values_supported"] = ["ES256"]
+    scripted.keys = [ec_key("ec-1")]
+    scripted.forge = lambda claims: sign(header, claims, stranger)
+    assert "signature" in reason(scripted, client_of(scripted))
+
+
+LARGE = {"many groups": ({}, {"groups": ["g" * 36] * 1000}), "a certificate": ({"x5c": ["A" * 4000]}, {})}
+
+
+@pytest.mark.parametrize(("header", "claims"), LARGE.values(), ids=LARGE)
+def test_large_token(
+    scripted: ScriptedProvider, provider: Provider, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    """Members of many groups, and providers that send their certificate along, are no attack."""
+    scripted.forge = lambda usual: by(rsa_key("rsa-1"), **header)(usual | claims)
+    assert accepted(scripted, provider)["sub"] == SUBJECT
+
+
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
 @pytest.mark.parametrize("forge", [unsigned("none"), symmetric(CLIENT_SECRET.encode())])
 def test_weak_algorithm_that_is_advertised(scripted: ScriptedProvider, algorithm: str, forge: Any) -> None:

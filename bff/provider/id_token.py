@@ -65,6 +65,12 @@ class Identity(msgspec.Struct, frozen=True):
         return "<Identity>"
 
 
+class _Registry(jws.JWSRegistry):
+    """The whole token is bounded already; half a kilobyte is too little for a header with a certificate."""
+
+    max_header_length = MAX_BYTES
+
+
 def verify_signature(token: str, keys: Iterable[dict[str, Any]], algorithms: Iterable[str]) -> dict[str, Any]:
     """The claims of a compact JWS that one of `keys` has signed. Raises Invalid."""
     header = _header(token)
@@ -82,7 +88,7 @@ def verify_signature(token: str, keys: Iterable[dict[str, Any]], algorithms: Ite
         verified = jws.deserialize_compact(
             token,
             JWKRegistry.import_key(key),
-            registry=jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False),
+            registry=_Registry(algorithms=[algorithm], strict_check_header=False),
         )
     except (JoseError, ValueError, TypeError, LookupError) as error:  # LookupError: an unknown curve
         raise NotByKnownKey(f"signature: {type(error).__name__}") from None
