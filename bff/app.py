@@ -15,7 +15,8 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bff import auth, pages, routes
-from bff.answers import error_answer
+from bff.access import Access
+from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
 from bff.backchannel import BackChannel
 from bff.dataplane import ASGIApp, DataPlane
@@ -33,17 +34,21 @@ from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
+from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
+from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
-from bff.sessions.connect import connect, connect_async
+from bff.sessions.connect import connect
 from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore
-from bff.sessions.wire import Wire
+from bff.sessions.store import SessionStore
+from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
 from bff.tokens import Clock
@@ -52,7 +57,6 @@ from bff.upstream import Upstreams
 CONTROL_THREADS = 16
 BACKCHANNEL_THREADS = 2
 REFRESH_THREADS = 16
-REDIS_CONNECTIONS = 64
 
 log = structlog.get_logger("bff.app")
 
@@ -63,12 +67,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     keyring = Keyring(settings.keys)
     codec = Codec(keyring, settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
-    redis_url = settings.redis_url.get_secret_value()
-    client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
-    store = SessionStore(client, codec, lifetime, clock)
-    reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, Wire(redis_url)
-    )
+    address = settings.redis_address
+    client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
+    store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
+    reader = SessionReader(wire_to(address), codec, lifetime, clock)
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
@@ -117,6 +119,18 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
+    proxies, upstreams = TrustedProxies(settings.trusted_proxies), Upstreams()
+    access = Access(
+        cookie=sessions.cookie,
+        reader=reader,
+        refresher=refresher,
+        service_tokens=ServiceTokens(
+            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
+        ),
+        step_up=provider.step_up,
+        rejections=Rejections(time.monotonic),
+        clock=clock,
+    )
 
     def release() -> None:
         revoker.finish()
@@ -127,18 +141,21 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         public_url=settings.public_url,
         guard=guard,
         table=table,
-        proxies=TrustedProxies(settings.trusted_proxies),
-        cookie=sessions.cookie,
+        proxies=proxies,
+        proxy=Proxy(
+            public_url=settings.public_url,
+            access=access,
+            proxies=proxies,
+            upstreams=upstreams,
+            common=CommonHeaders(secure=settings.secure),
+            max_body_bytes=settings.max_body_bytes,
+        ),
         reader=reader,
         refresher=refresher,
-        service_tokens=ServiceTokens(
-            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
-        ),
-        step_up=provider.step_up,
-        clock=clock,
-        upstreams=Upstreams(),
+        upstreams=upstreams,
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        rate_limit=RateLimit(settings.rate_limit_per_minute),
         places=_places(settings.provider_timeout_seconds),
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,

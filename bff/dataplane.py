@@ -7,7 +7,7 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,31 +15,24 @@ from urllib.parse import urlsplit
 import structlog
 
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
-from bff.connection import Exchange
 from bff.errors import (
     BadRequest,
     BodyTooLarge,
     InternalError,
-    NotSignedIn,
-    ProviderUnavailable,
     PublicError,
-    ReauthenticationRequired,
     RouteNotFound,
-    SessionExpired,
-    StoreUnavailable,
 )
+from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.guard import Guard
-from bff.headers import response_headers, upstream_headers
 from bff.paths import check_query
+from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
-from bff.service_tokens import ServiceTokens
-from bff.sessions.record import SessionRecord, digest, well_formed
-from bff.sessions.store import SessionReader
+from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
-from bff.tokens import Clock, LoginRequired, TryLater
-from bff.upstream import Response, Upstreams
+from bff.upstream import Upstreams
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,12 +42,11 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
-LIVE = "/health/live"
-_ALIVE = Answer(
-    200,
-    [(b"content-type", b"application/json"), (b"content-length", b"15"), (b"cache-control", b"no-store")],
-    b'{"status":"ok"}',
-)
+LIVE, READY = "/health/live", "/health/ready"
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
+_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
+LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
     "/bff/callback": None,
@@ -68,10 +60,6 @@ not to be had). A sign-out ends the session here in any case, and a probe wants 
 log = structlog.get_logger("bff.access")
 
 
-class Disconnected(Exception):
-    """The browser has gone; nobody waits for an answer."""
-
-
 class DataPlane:
     """The whole program as one ASGI application."""
 
@@ -82,23 +70,20 @@ class DataPlane:
         guard: Guard,
         table: RouteTable,
         proxies: TrustedProxies,
-        cookie: str,
+        proxy: Proxy,
         reader: SessionReader,
         refresher: Refresher,
-        service_tokens: ServiceTokens,
-        step_up: Callable[[int], str],
-        clock: Clock,
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
+        rate_limit: RateLimit,
         places: Mapping[str, Callable[[], AbstractAsyncContextManager[None]]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
         release: Callable[[], None],
     ) -> None:
-        """`step_up` gives the parameter of `/bff/login` that brings about a sign-in not older than so many
-        seconds. `control` is the control plane. `provider_ready` waits until the provider is known, is not
+        """`control` is the control plane. `provider_ready` waits until the provider is known, is not
         to be had, or so many seconds are over, and holds no thread for it. `places` gives a request to an
         address that may ask the provider something (keys, a pushed request, tokens) its place among the few
         that may hold a thread meanwhile. `release` ends at shutdown what the control plane has under way and
@@ -108,21 +93,20 @@ class DataPlane:
         self._guard = guard
         self._table = table
         self._proxies = proxies
-        self._cookie = cookie
+        self._proxy = proxy
         self._reader = reader
         self._refresher = refresher
-        self._service_tokens = service_tokens
-        self._step_up = step_up
-        self._clock = clock
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
+        self._rate_limit = rate_limit
         self._places = places
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
         self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application: its life alone. What is asked comes as exchanges, from our own connections,
@@ -131,9 +115,15 @@ class DataPlane:
             raise RuntimeError("the data plane is served by `bff serve` alone")
         await self._lifespan(receive, send)
 
+    def drain(self) -> None:
+        """From now on say that we are about to end, to probes and on every connection."""
+        self._draining = True
+
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         head = exchange.head
+        if self._draining:
+            exchange.keep_alive = False
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
@@ -143,12 +133,9 @@ class DataPlane:
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
                 exchange.stop_when_lost = True
-                await self._proxy(entry, path, exchange)
-            elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
-                self._answer(exchange, _ALIVE)
-            elif not (entry.site and await self._from_site(entry, path, exchange)):
-                self._check_length(head, MAX_CONTROL_BODY_BYTES)
-                await self._to_control(entry, path, exchange)
+                await self._proxy.pass_on(entry, path, exchange)
+            else:
+                await self._own(entry, path, exchange)
         except PublicError as error:
             failure = error
         except Disconnected:
@@ -179,6 +166,18 @@ class DataPlane:
 
         return send
 
+    async def _own(self, entry: Endpoint, path: str, exchange: Exchange) -> None:
+        """Answer what is not proxied."""
+        if path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
+            self._answer(exchange, _ALIVE)
+        elif self._draining and path == READY:
+            self._answer(exchange, _UNREADY)
+        elif not (entry.site and await self._from_site(entry, path, exchange)):
+            self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
+            if path in LIMITED:
+                self._rate_limit.check(self._proxies.client_address(exchange.head))
+            await self._to_control(entry, path, exchange)
+
     def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
         if head.query:
             check_query(head.query)
@@ -192,86 +191,6 @@ class DataPlane:
         declared = head.single(b"content-length")
         if declared is not None and int(declared) > limit:
             raise BodyTooLarge(f"The body may have {limit} bytes at most.")
-
-    # -- proxied routes -----------------------------------------------------------------------------
-
-    async def _proxy(self, route: Route, path: str, exchange: Exchange) -> None:
-        head = exchange.head
-        token = await self._token(head, route)
-        origin = self._upstreams.origin(route.upstream)
-        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
-        headers = upstream_headers(
-            head,
-            host=origin.host,
-            client=self._proxies.client_address(head),
-            origin=self._origin,
-            token=token,
-        )
-        body = _Body(exchange.receive, self._max_body_bytes) if _has_body(head) else None
-        response = await origin.send(head.method, target, headers, body, route.timeout)
-        try:
-            await self._relay(response, route, exchange)
-        finally:
-            response.finish()
-
-    async def _relay(self, response: Response, route: Route, exchange: Exchange) -> None:
-        """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
-        headers = response_headers(response.headers, route.response_headers)
-        if response.status in (204, 304):
-            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
-            headers = [pair for pair in headers if pair[0] != b"content-length"]
-        headers = self._common.add(headers, ours=False)
-        whole = response.whole()
-        if whole is not None:
-            exchange.answer(response.status, headers, whole)
-            return
-        exchange.begin(response.status, headers)
-        async for piece in response.body():
-            await exchange.write(piece)
-        exchange.end()
-
-    async def _token(self, head: RequestHead, route: Route) -> str | None:
-        """The token that the route sends; None where it sends none. Raises SignInNeeded and others."""
-        client = route.token == "client"
-        if route.token == "user_or_client" and head.cookie(self._cookie) is None:
-            client = True
-        elif not route.anonymous:
-            record = await self._session(head)
-            self._check_age(record, route)
-            if not client and route.token != "none":
-                ready = self._refresher.ready(record)
-                return await self._user_token(record) if ready is None else ready.access_token
-        return await self._service_tokens.token(route.scope, route.resource) if client else None
-
-    def _check_age(self, record: SessionRecord, route: Route) -> None:
-        if route.max_age is not None and self._clock() - record.meta.auth_time > route.max_age:
-            raise ReauthenticationRequired(self._step_up(int(route.max_age)))
-
-    async def _user_token(self, record: SessionRecord) -> str:
-        """A usable token of the session."""
-        outcome = await self._refresher.usable(record)
-        if isinstance(outcome, LoginRequired):
-            raise SessionExpired
-        if isinstance(outcome, TryLater):
-            raise ProviderUnavailable(
-                "Your sign-in could not be renewed just now; you are still signed in. Please try again.",
-                retry_after=outcome.retry_after,
-            )
-        return outcome.tokens.access_token
-
-    async def _session(self, head: RequestHead) -> SessionRecord:
-        value = head.cookie(self._cookie)
-        if value is None:
-            raise NotSignedIn
-        record = await self._reader.load(digest(value)) if well_formed(value) else None
-        if record is None:
-            raise SessionExpired
-        if self._reader.slide_due(record):
-            try:
-                await self._reader.slide(record)
-            except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
-                log.warning("slide_failed", reason=error.reason)
-        return record
 
     # -- a single-page app --------------------------------------------------------------------------
 
@@ -297,7 +216,7 @@ class DataPlane:
     async def _to_control(self, endpoint: Endpoint, path: str, exchange: Exchange) -> None:
         """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
         head = exchange.head
-        body = await _control_body(exchange.receive) if _has_body(head) else b""
+        body = await _control_body(exchange.receive) if has_body(head) else b""
         if path in PATIENCE:
             await self._provider_ready(PATIENCE[path])
         admitted = Admitted(
@@ -343,39 +262,13 @@ class DataPlane:
                 return
 
 
-class _Body:
-    """A request body as it comes, cut off where it grows past its limit."""
-
-    def __init__(self, receive: Callable[[], Awaitable[Any]], limit: int) -> None:
-        self._receive = receive
-        self._room = limit
-        self._limit = limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            piece: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            self._room -= len(piece)
-            if self._room < 0:
-                raise BodyTooLarge(f"The body may have {self._limit} bytes at most.")
-            yield piece
-
-
 async def _control_body(receive: Callable[[], Awaitable[Any]]) -> bytes:
     """A small body, read whole in a bounded time. Raises BadRequest, BodyTooLarge or Disconnected."""
     try:
         async with asyncio.timeout(CONTROL_BODY_SECONDS):
-            return b"".join([piece async for piece in _Body(receive, MAX_CONTROL_BODY_BYTES)])
+            return b"".join([piece async for piece in Body(receive, MAX_CONTROL_BODY_BYTES)])
     except TimeoutError:
         raise BadRequest("The body took too long to arrive.") from None
-
-
-def _has_body(head: RequestHead) -> bool:
-    return head.has(b"transfer-encoding") or head.single(b"content-length") not in (None, b"0")
 
 
 _NOT_FOR_WSGI = frozenset((b"host", b"content-length", b"transfer-encoding", b"range", b"if-range"))

@@ -31,8 +31,9 @@ from bff.provider.renewal import (
     Unrenewable,
     Unverified,
 )
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, user_hash
-from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
+from bff.sessions.store import Lease, Saved, SessionStore
 from bff.sessions.unreleased import UnreleasedLeases
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
 
@@ -119,6 +120,20 @@ class Refresher:
             return await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
         except TimeoutError:
             return TryLater()
+
+    async def renew(self, record: SessionRecord) -> Outcome | None:
+        """Another token set than `record` has, because an upstream refuses that one; None where there is none
+        to be had now. The same lease, pause and fence hold as for every refresh."""
+        if record.tokens.refresh_token is None:
+            return None
+        try:
+            patience = self._deadline + WAIT_MARGIN_SECONDS
+            outcome = await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
+        except TimeoutError:
+            return None
+        if isinstance(outcome, Usable) and outcome.tokens.access_token == record.tokens.access_token:
+            return None
+        return None if isinstance(outcome, TryLater) else outcome
 
     async def drain(self) -> None:
         """Wait for the refreshes under way: a redeemed token must be saved before the process ends."""

@@ -20,6 +20,8 @@ SHORTEST_SECONDS = 2.0
 """A token counts as good for so long, whatever its lifetime: the provider is not asked at every request."""
 UNKNOWN_LIFETIME_SECONDS = 60.0
 PAUSE_SECONDS = 2.0
+YOUNG_SECONDS = 5.0
+"""A token that is younger is not fetched anew because somebody refuses it."""
 
 log = structlog.get_logger("bff.service_tokens")
 
@@ -61,6 +63,17 @@ class ServiceTokens:
             if held is None or now >= held.obtained_at + _lifetime(held):
                 raise
             return held.access_token  # its last seconds are better than none
+
+    async def renew(self, scope: str | None, resource: str | None, refused: str) -> str | None:
+        """Another token than the one that an upstream refuses; None where it is too new to be the cause.
+        Raises ProviderUnavailable."""
+        wanted = (scope, resource)
+        held = self._held.get(wanted)
+        if held is not None and held.access_token == refused:
+            if self._clock() < held.obtained_at + YOUNG_SECONDS:
+                return None
+            self._held.pop(wanted)
+        return await self.token(scope, resource)
 
     def _fly(self, wanted: Wanted) -> asyncio.Future[TokenSet]:
         """The fetch that is under way, or a new one; none for a moment after a failure."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 from bff.sessions.errors import StoreErrors
 from bff.sessions.record import is_digest
 from bff.sessions.redis_clock import RedisClock
+from bff.sessions.script import Script
 from bff.tokens import Clock
 
 if TYPE_CHECKING:
@@ -35,19 +36,21 @@ def without_sid(user: str) -> str:
     return f"{user} without sid"
 
 
-_ADD = """
+_ADD = Script("""
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 redis.call('PEXPIREAT', KEYS[1], math.ceil(tonumber(last[2]) * 1000))
 return 1
-"""
+""")
 
-_CUT_OFF = """
+_CUT_OFF = Script("""
 local now = redis.call('TIME')
 redis.call('SET', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), 'EX', ARGV[1])
 return 1
-"""
+""")
+
+# With the time of the same server: those of a Cluster have clocks of their own.
 
 
 class UserIndex:
@@ -59,16 +62,14 @@ class UserIndex:
         self._client = client
         self._prefix = prefix
         self._clock = clock
-        self.redis_clock = RedisClock(client, clock, errors)
-        self._add = client.register_script(_ADD)
-        self._cut_off = client.register_script(_CUT_OFF)
+        self.redis_clock = RedisClock(client, prefix, clock, errors)
 
     def add(self, user: str, session: str, ends_at: float) -> None:
         """Note that the user has this session (a digest), for as long as it can live."""
         with self._errors():
             # Whole seconds: Redis keeps them in a third of the room.
-            member, now = _member(session), repr(self._clock())
-            self._add(keys=[self._key(user)], args=[member, math.ceil(ends_at), now])
+            args: list[str | int | bytes] = [_member(session), math.ceil(ends_at), repr(self._clock())]
+            _ADD.run(self._client, [self._key(user)], args)
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""
@@ -87,7 +88,7 @@ class UserIndex:
         """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
         many seconds, which must be longer than a sign-in can take."""
         with self._errors():
-            self._cut_off(keys=[self._key(user) + ":cutoff"], args=[seconds])
+            _CUT_OFF.run(self._client, [_cut_off_key(self._key(user))], [seconds])
 
     def is_cut_off(self, names: Iterable[str], *, began_at: float | None, started_at: float) -> bool:
         """Whether a sign-in is too old to count for one of these.
@@ -97,7 +98,7 @@ class UserIndex:
         """
         self.redis_clock.learn()
         with self._errors():
-            found = [self._client.get(self._key(name) + ":cutoff") for name in (*names, EVERYBODY)]
+            found = [self._client.get(_cut_off_key(self._key(name))) for name in (*names, EVERYBODY)]
         set_at = [int(cast("bytes", value)) for value in found if value is not None]
         if began_at is None:
             known = self.redis_clock.at(started_at)
@@ -116,3 +117,7 @@ def _member(session: str) -> bytes:
 def _session(member: bytes) -> str:
     """The digest of a member; earlier versions wrote it as text."""
     return member.hex() if len(member) == DIGEST_BYTES else member.decode("ascii", "replace")
+
+
+def _cut_off_key(key: str) -> str:
+    return key + ":cutoff"

@@ -225,3 +225,13 @@ def _unreadable(error: Exception) -> StoreUnavailable:
 
 def _place(key: str, field: bytes, meta: bytes) -> bytes:
     return b"\0".join((key.encode(), field, meta))
+
+
+def with_lease(key: str) -> list[str]:
+    """A session's hash and its refresh lease: one slot of a Cluster, thanks to the hash tag."""
+    return [key, key + ":lease"]
+
+
+def milliseconds(seconds: float) -> int:
+    """As Redis takes times and lengths of time."""
+    return int(seconds * 1000)

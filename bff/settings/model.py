@@ -23,6 +23,7 @@ from bff.settings.kinds import (
     Text,
     split,
 )
+from bff.settings.redis_url import RedisAddress, parse_redis_url
 from bff.settings.routes import WEATHER, RouteSettings, never_back
 
 
@@ -65,6 +66,8 @@ class Settings(BaseModel):
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
+    rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -76,6 +79,11 @@ class Settings(BaseModel):
     def secure(self) -> bool:
         """Whether browsers reach us over https, so that cookies are Secure and carry `__Host-`."""
         return self.public_url.startswith("https://")
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where sessions lie, and how we get in there."""
+        return parse_redis_url(self.redis_url.get_secret_value())
 
     @property
     def redirect_uri(self) -> str:
@@ -150,6 +158,16 @@ class Settings(BaseModel):
     def _openid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "openid" not in value:
             raise ValueError("must contain openid: without it there is no ID token, so nobody to sign in")
+        return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _no_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        """Braces decide which keys lie together in a Cluster; ours stand after the prefix."""
+        url = info.data.get("redis_url")
+        cluster = url is not None and parse_redis_url(url.get_secret_value()).kind == "cluster"
+        if cluster and ("{" in value or "}" in value):
+            raise ValueError("must have no { and no } with a Redis Cluster: they decide where keys lie")
         return value
 
     @field_validator("routes")

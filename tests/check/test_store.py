@@ -228,6 +228,11 @@ def production(url: str) -> Settings:
         ("redis://localhost:6379", 0),
         ("unix:///run/redis.sock", 0),
         ("redis://localhost.example:6379", 2),
+        ("redis+sentinel://127.0.0.1:1,localhost:2/service/0", 0),
+        ("redis+sentinel://127.0.0.1:1,redis:2/service/0", 2),
+        ("redis+cluster://:password@one,two", 1),
+        ("rediss+cluster://:password@one,two", 0),
+        ("rediss+sentinel://:password@one/service/0?ssl_cert_reqs=none", 1),
     ],
 )
 def test_who_can_listen(url: str, warnings: int) -> None:

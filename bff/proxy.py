@@ -1,0 +1,107 @@
+"""Proxied routes: the request goes upstream with its token, the answer comes back, both as streams."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from bff.access import Access, Grant
+from bff.answers import CommonHeaders
+from bff.exchange import Body, Exchange, has_body
+from bff.headers import response_headers, upstream_headers
+from bff.location import POINTERS, Pointing
+from bff.request import RequestHead, TrustedProxies
+from bff.routes import Route
+from bff.upstream import Response, Upstreams
+
+
+class Proxy:
+    """Moves the bytes of proxied routes."""
+
+    def __init__(
+        self,
+        *,
+        public_url: str,
+        access: Access,
+        proxies: TrustedProxies,
+        upstreams: Upstreams,
+        common: CommonHeaders,
+        max_body_bytes: int,
+    ) -> None:
+        origin = urlsplit(public_url)
+        self._origin = (origin.scheme.encode(), origin.netloc.encode())
+        self._public_url = public_url
+        self._access = access
+        self._proxies = proxies
+        self._upstreams = upstreams
+        self._common = common
+        self._max_body_bytes = max_body_bytes
+        self._pointings: dict[str, Pointing] = {}
+
+    async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
+        """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
+        head = exchange.head
+        grant = await self._access.grant(head, route)
+        body = Body(exchange.receive, self._max_body_bytes) if has_body(head) else None
+        response = await self._ask(route, path, head, grant, body)
+        try:
+            if response.status == 401 and body is None:
+                response = await self._ask_again(route, path, head, grant, response)
+            await self._relay(response, route, exchange)
+        finally:
+            response.finish()
+
+    async def _ask(
+        self, route: Route, path: str, head: RequestHead, grant: Grant, body: Body | None
+    ) -> Response:
+        origin = self._upstreams.origin(route)
+        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
+        headers = upstream_headers(
+            head,
+            host=origin.host,
+            client=self._proxies.client_address(head),
+            origin=self._origin,
+            token=grant.token,
+            extra=route.request_headers,
+        )
+        return await origin.send(head.method, target, headers, body, route.timeout)
+
+    async def _ask_again(
+        self, route: Route, path: str, head: RequestHead, grant: Grant, refusal: Response
+    ) -> Response:
+        """The upstream refuses a token that looks good: once more with a new one, where one is to be had. A
+        request that was answered 401 was not done, and without a body it can be sent as it was."""
+        try:
+            renewed = await self._access.renew(grant, route)
+        except BaseException:
+            refusal.finish()
+            raise
+        if renewed is None:
+            return refusal
+        refusal.finish()
+        response = await self._ask(route, path, head, renewed, None)
+        self._access.renewed(grant, route, accepted=response.status != 401)
+        return response
+
+    async def _relay(self, response: Response, route: Route, exchange: Exchange) -> None:
+        """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
+        headers = response_headers(response.headers, route.response_headers)
+        if response.status in (204, 304):
+            # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        if not POINTERS.isdisjoint(dict(headers)):
+            headers = self._pointing(route).mapped(headers, response.status)
+        headers = self._common.add(headers, ours=False)
+        whole = response.whole()
+        if whole is not None:
+            exchange.answer(response.status, headers, whole)
+            return
+        exchange.begin(response.status, headers)
+        async for piece in response.body():
+            await exchange.write(piece)
+        exchange.end()
+
+    def _pointing(self, route: Route) -> Pointing:
+        found = self._pointings.get(route.upstream)
+        if found is None:
+            found = self._pointings[route.upstream] = Pointing(route.upstream, self._public_url)
+        return found
