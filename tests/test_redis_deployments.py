@@ -177,8 +177,10 @@ def test_all_that_sessions_need(deployment: Deployment) -> None:
         assert ended.record.tokens.access_token == "access-2"
         assert rig.read(name) is None
         assert cut_off(rig, record.meta.user, rig.clock() - 300)
-        rig.begin("p" * 43)
-        assert store.settle(store.begin(digest("q" * 43), record.meta, record.tokens, {}, pending=True))
+        pending = store.begin(name, record.meta, record.tokens, {}, pending=True)
+        assert rig.read(name) is None
+        assert store.settle(pending)
+        assert store.end(name) == pending
         assert store.lasting.missing == 0
 
 
