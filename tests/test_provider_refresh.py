@@ -119,6 +119,7 @@ ENDED: list[Reply] = [
 ]
 KEPT: list[Reply] = [
     Reply(401, {"error": "invalid_client"}),
+    Reply(400, {"error": "invalid_client"}),
     Reply(400, {"error": "unauthorized_client"}),
     Reply(400, {"error": "invalid_request"}),
     Reply(400, {"error": "temporarily_unavailable"}),

@@ -223,6 +223,7 @@ TOKEN_FAILURES: list[tuple[Reply, type[PublicError]]] = [
     (Reply(400, {"error": "invalid_grant"}), CodeRefused),
     (Reply(400, {"error": "invalid_request", "error_description": "<b>"}), CodeRefused),
     (Reply(401, {"error": "invalid_client"}), ClientRefused),
+    (Reply(400, {"error": "invalid_client"}), ClientRefused),
     (Reply(400, {"error": "unauthorized_client"}), ClientRefused),
     (Reply(200, {"error": "invalid_grant", "access_token": "x"}), ResponseInvalid),
     (Reply(200, {"error": "invalid_grant"}), ResponseInvalid),

@@ -28,6 +28,10 @@ from bff.tokens import Clock, TokenSet
 if TYPE_CHECKING:
     import redis
 
+REPLACED_SECONDS = 300
+"""Longer than a refresh can be under way."""
+PENDING_SECONDS = 30
+"""Longer than the questions to Redis between the beginning of a session and its settlement can take."""
 ANSWERED_SECONDS = 5.0
 """What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
 
@@ -257,9 +261,3 @@ class SessionStore:
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         record = self.codec.read(key, fields)
         return record if record is not None and self.lifetime.live(record, self.clock()) else None
-
-
-REPLACED_SECONDS = 300
-"""Longer than a refresh can be under way."""
-PENDING_SECONDS = 30
-"""Longer than the questions to Redis between the beginning of a session and its settlement can take."""

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     env: Literal["production", "development"] = "production"
     bind: Bind = "127.0.0.1:5003"
     public_url: Origin
-    workers: Seconds = Field(default_factory=lambda: os.cpu_count() or 1)
+    workers: Annotated[int, Field(gt=0, le=100_000)] = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
     oidc_client_id: Text
     oidc_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
@@ -61,13 +61,13 @@ class Settings(BaseModel):
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10
     upstream_timeout_seconds: Seconds = 30
-    max_body_bytes: Seconds = 10_485_760
+    max_body_bytes: Annotated[int, Field(gt=0, le=2**50)] = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 

@@ -121,8 +121,11 @@ class Visitor:
 class Fleet:
     """Everything around the nodes, and the way to start one."""
 
-    def __init__(self, stack: ExitStack, redis_url: str | None = None, **settings: str) -> None:
-        """`settings` are named as in `BFF_…`, in lower case; without a `redis_url`, a Redis is started."""
+    def __init__(
+        self, stack: ExitStack, toml: str = "", redis_url: str | None = None, **settings: str
+    ) -> None:
+        """`settings` are named as in `BFF_…`, in lower case; UPSTREAM in `toml` is the upstream's URL.
+        Without a `redis_url`, a Redis is started."""
         self._stack = stack
         if redis_url is None:
             self.redis: RedisServer = stack.enter_context(redis_server())
@@ -132,6 +135,9 @@ class Fleet:
         self._folder = Path(stack.enter_context(TemporaryDirectory()))
         base = environment(5003, self.provider, redis_url, self.upstream.url)
         base |= {"BFF_SECRET_KEYS": new_key(), "BFF_WORKERS": "1", "BFF_LOG_FORMAT": "json"}
+        config = self._folder / "bff.toml"
+        config.write_text(toml.replace("UPSTREAM", self.upstream.url))
+        base |= {"BFF_CONFIG": str(config)}
         self._environ = base | {f"BFF_{name.upper()}": value for name, value in settings.items()}
         self._settings = load(self._environ)
         lifetime = Lifetime(self._settings.session_idle_seconds, self._settings.session_max_seconds)
@@ -252,9 +258,9 @@ def outcomes(lines: Iterable[Line]) -> set[tuple[int, str]]:
 
 
 @contextmanager
-def fleet(number: int, redis_url: str | None = None, **settings: str) -> Iterator[Fleet]:
+def fleet(number: int, toml: str = "", redis_url: str | None = None, **settings: str) -> Iterator[Fleet]:
     """A fleet with so many nodes for the length of a block."""
     with ExitStack() as stack:
-        found = Fleet(stack, redis_url, **settings)
+        found = Fleet(stack, toml, redis_url, **settings)
         found.nodes = found.start(number)
         yield found

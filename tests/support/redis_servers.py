@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -246,10 +245,3 @@ def replicated(
         found = Replicated(redises, watchers)
         assert until(found.ready, within=20), watchers[0].log
         yield found
-
-
-def measured(condition: object, within: float = 30) -> float:
-    """Seconds until a condition holds."""
-    began = time.monotonic()
-    assert until(condition, within)
-    return time.monotonic() - began
