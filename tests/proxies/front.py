@@ -52,9 +52,14 @@ class Ports:
         }
 
 
+def program_of(name: str) -> str | None:
+    """The program of that proxy, where it is installed. Debian has nginx where only root looks."""
+    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+
+
 def require(name: str) -> str:
-    """The program of that proxy; skips where there is none. Debian has nginx where only root looks."""
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    """The program of that proxy; skips where there is none, and says what brings it."""
+    found = program_of(name)
     if found is None:
         pytest.skip(_INSTALL[name])
     return found
@@ -68,12 +73,17 @@ def adapted(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
+def write(name: str, folder: Path, ports: Ports) -> list[str]:
+    """Write that proxy's configuration for forward-auth into a folder; the arguments that run it."""
+    return _COMMANDS[name](folder, ports)
+
+
 @contextmanager
 def front(name: str, ports: Ports) -> Iterator[None]:
     """The proxy in front, with its configuration for forward-auth, for the length of a block."""
     program = require(name)
     with TemporaryDirectory(prefix=f"bff-{name}-") as place:
-        command = _COMMANDS[name](program, Path(place), ports)
+        command = [program, *write(name, Path(place), ports)]
         with _running(command, Path(place), ports.front):
             yield
 
@@ -88,7 +98,7 @@ def reverse_proxy(front_port: int, bff: int, tls_port: int) -> Iterator[Path]:
             (DEPLOY / "nginx" / "reverse-proxy.conf").read_text(),
             {"127.0.0.1:5003": f"127.0.0.1:{bff}"},
         )
-        command = _nginx_with(program, folder, text, front_port, tls_port)
+        command = [program, *_nginx_with(folder, text, front_port, tls_port)]
         with _running(command, folder, front_port):
             yield folder / "authority.pem"
 
@@ -116,12 +126,12 @@ def _answers(port: int) -> bool:
     return answer.status != 404  # Traefik listens before it has read its routes
 
 
-def _nginx(program: str, folder: Path, ports: Ports) -> list[str]:
+def _nginx(folder: Path, ports: Ports) -> list[str]:
     text = adapted((DEPLOY / "nginx" / "forward-auth.conf").read_text(), ports.addresses)
-    return _nginx_with(program, folder, text, ports.front, free_port())
+    return _nginx_with(folder, text, ports.front, free_port())
 
 
-def _nginx_with(program: str, folder: Path, text: str, port: int, tls_port: int) -> list[str]:
+def _nginx_with(folder: Path, text: str, port: int, tls_port: int) -> list[str]:
     """nginx with a configuration of deploy/ in its `http { … }`; TLS stays on, beside plain http."""
     signed = Authority(folder).sign("front", "localhost")
     text = adapted(
@@ -142,25 +152,24 @@ def _nginx_with(program: str, folder: Path, text: str, port: int, tls_port: int)
         f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr warn;\n"
         f"events {{}}\nhttp {{\n    access_log off;\n{temporary}{text}\n}}\n"
     )
-    return [program, "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    return ["-p", str(folder), "-c", str(config), "-e", "stderr"]
 
 
-def _caddy(program: str, folder: Path, ports: Ports) -> list[str]:
+def _caddy(folder: Path, ports: Ports) -> list[str]:
     plain = f"{{\n\tadmin off\n\tauto_https off\n}}\n\nhttp://localhost:{ports.front} {{\n\tbind 127.0.0.1\n"
     text = (DEPLOY / "caddy" / "Caddyfile").read_text()
     text = adapted(text, ports.addresses | {"\napp.example.com {\n": f"\n{plain}"})
     config = folder / "Caddyfile"
     config.write_text(text)
-    return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
+    return ["run", "--config", str(config), "--adapter", "caddyfile"]
 
 
-def _traefik(program: str, folder: Path, ports: Ports) -> list[str]:
+def _traefik(folder: Path, ports: Ports) -> list[str]:
     text = (DEPLOY / "traefik" / "dynamic.yaml").read_text()
     text = adapted(text, ports.addresses | {"Host(`app.example.com`)": "Host(`localhost`)", "tls: {}": ""})
     config = folder / "dynamic.yaml"
     config.write_text(text)
     return [
-        program,
         f"--entryPoints.websecure.address=127.0.0.1:{ports.front}",
         f"--providers.file.filename={config}",
         "--global.checkNewVersion=false",
@@ -169,7 +178,7 @@ def _traefik(program: str, folder: Path, ports: Ports) -> list[str]:
     ]
 
 
-def _envoy(program: str, folder: Path, ports: Ports) -> list[str]:
+def _envoy(folder: Path, ports: Ports) -> list[str]:
     text = (DEPLOY / "envoy" / "envoy.yaml").read_text()
     text, cut = re.subn(
         r"- transport_socket:\n.*?\n          filters:\n", "- filters:\n", text, flags=re.DOTALL
@@ -184,7 +193,7 @@ def _envoy(program: str, folder: Path, ports: Ports) -> list[str]:
     uri = {"http://127.0.0.1:5004": f"http://127.0.0.1:{ports.forward_auth}"}
     config = folder / "envoy.yaml"
     config.write_text(adapted(text, split | names | listen | uri))
-    return [program, "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"]
+    return ["-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"]
 
 
 _COMMANDS = {"nginx": _nginx, "caddy": _caddy, "traefik": _traefik, "envoy": _envoy}

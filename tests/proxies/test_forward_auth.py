@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.proxies.front import NAMES, Ports, front
+from tests.proxies.front import NAMES, Ports, front, program_of, require, write
 from tests.support.browser import CSRF, Browser
 from tests.support.stack import Stack, free_port, running, store
 from tests.support.upstream import ScriptedUpstream, ok, scripted_upstream
@@ -70,7 +71,11 @@ def site(name: str) -> Iterator[Site]:
         yield Site(name, stack, api, port)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+HERE = [name for name in NAMES if name == "nginx" or program_of(name)]
+"""nginx must be there; of the others, those that are."""
+
+
+@pytest.fixture(scope="module", params=HERE)
 def shared(request: pytest.FixtureRequest) -> Iterator[Site]:
     with site(request.param) as found:
         yield found
@@ -87,6 +92,13 @@ def problem(answer: Answer, status: int, code: str) -> None:
     assert (answer.status, answer.code, answer.json()["status"]) == (status, code, status)
     assert answer.get("cache-control") == "no-store"
     assert answer.all("authorization") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configuration(name: str, tmp_path: Path) -> None:
+    """Each configuration has the lines that the tests change, and its proxy is here to run it."""
+    write(name, tmp_path, Ports(1, 2, 3, 4))
+    require(name)
 
 
 def test_signed_in(found: Site) -> None:
@@ -309,7 +321,7 @@ def test_the_store_is_down(found: Site) -> None:
         assert int(answer.get("retry-after")) > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HERE)
 def test_the_bff_is_down(name: str) -> None:
     """Nobody there to ask: nothing reaches the API."""
     with scripted_upstream() as api:
