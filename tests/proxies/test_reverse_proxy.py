@@ -98,17 +98,21 @@ def test_paths_reach_the_bff_as_they_came(site: Site, target: str) -> None:
     assert site.stack.upstream.requests == []
 
 
-def test_answers_come_at_once(site: Site) -> None:
-    """Nothing is held back on the way: each piece of an event stream is there before the next is sent."""
+@pytest.mark.parametrize("framing", [b"transfer-encoding: chunked", b"content-length: 27"])
+def test_answers_come_at_once(site: Site, framing: bytes) -> None:
+    """Nothing is held back on the way: each piece of an answer is there before the next is sent."""
+    chunked = framing.endswith(b"chunked")
     seen = threading.Event()
 
     def stream(wire: Wire, _request: Request) -> bool:
-        wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + framing + b"\r\n\r\n")
         for number in range(3):
-            wire.send(b"9\r\ndata: %d\n\n\r\n" % number)
-            assert seen.wait(5)
+            piece = b"data: %d\n\n" % number
+            wire.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if not seen.wait(5):
+                return False
             seen.clear()
-        wire.send(b"0\r\n\r\n")
+        wire.send(b"0\r\n\r\n" if chunked else b"")
         return True
 
     site.stack.upstream.script = stream
@@ -120,7 +124,8 @@ def test_answers_come_at_once(site: Site) -> None:
         for number in range(3):
             got = b""
             while b"data: %d\n\n" % number not in got:
-                got += connection.socket.recv(4096)
+                assert (piece := connection.socket.recv(4096)), got
+                got += piece
             seen.set()
 
 
@@ -168,7 +173,8 @@ def test_websockets_are_upgraded() -> None:
             connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
             got = b""
             while b"\r\n\r\n" not in got:
-                got += connection.socket.recv(4096)
+                assert (piece := connection.socket.recv(4096)), got
+                got += piece
             assert got.startswith(b"HTTP/1.1 101 ")
             for word in (b"ping", b"pong", b"pang"):
                 connection.send(word)
