@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from bff.request import RequestHead
 from tests.support.browser import Browser
 from tests.support.process import serve_process
 from tests.support.stack import Stack, Store, free_port, running, store
-from tests.support.wire import Answer, exchange
+from tests.support.wire import Answer, exchange, line, until
 
 TOML = """
 [[routes]]
@@ -439,3 +440,25 @@ def test_listeners_of_the_production_server(stack: Stack) -> None:
         assert (code, "Traceback" in logged) == (0, False), logged
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", side), 1)
+
+
+def test_drain(stack: Stack) -> None:
+    """On SIGTERM this listener, too, answers for the set time, and says that each answer is the last."""
+    side = free_port()
+    settings = {"forward_auth_bind": f"127.0.0.1:{side}", "trusted_proxies": "127.0.0.1/32"}
+    told = "X-CSRF: 1\r\nX-Original-URI: /public\r\nX-Original-Method: GET\r\n\r\n"
+    question = f"GET {ASK} HTTP/1.1\r\nHost: x\r\n{told}".encode()
+    with (
+        serve_process(
+            stack.provider, stack.store.url, stack.upstream, TOML, **settings, drain_seconds="1"
+        ) as process,
+        line(side) as connection,
+    ):
+        assert connection.send(question).answer().get("connection") == ""
+        process.signal(signal.SIGTERM)
+        assert until(lambda: not process.ready(), within=1)
+        answer = connection.send(question).answer()
+        assert (answer.status, answer.get("connection")) == (200, "close")
+        assert exchange(side, question).status == 200
+        code, logged = process.ended()
+        assert (code, "Traceback" in logged) == (0, False), logged

@@ -18,7 +18,7 @@ from tests.proxies.front import reverse_proxy
 from tests.support.browser import CSRF, Browser
 from tests.support.stack import Stack, free_port, running, store
 from tests.support.upstream import Request, Wire, scripted_upstream
-from tests.support.wire import exchange, line
+from tests.support.wire import Line, exchange, line
 
 pytestmark = pytest.mark.e2e
 
@@ -98,6 +98,16 @@ def test_paths_reach_the_bff_as_they_came(site: Site, target: str) -> None:
     assert site.stack.upstream.requests == []
 
 
+def received(connection: Line, wanted: bytes) -> bytes:
+    """What comes, until `wanted` is in it."""
+    got = b""
+    while wanted not in got:
+        piece = connection.socket.recv(4096)
+        assert piece, got
+        got += piece
+    return got
+
+
 @pytest.mark.parametrize("framing", [b"transfer-encoding: chunked", b"content-length: 27"])
 def test_answers_come_at_once(site: Site, framing: bytes) -> None:
     """Nothing is held back on the way: each piece of an answer is there before the next is sent."""
@@ -122,10 +132,7 @@ def test_answers_come_at_once(site: Site, framing: bytes) -> None:
         connection.socket.settimeout(3)
         connection.send(head.encode())
         for number in range(3):
-            got = b""
-            while b"data: %d\n\n" % number not in got:
-                assert (piece := connection.socket.recv(4096)), got
-                got += piece
+            received(connection, b"data: %d\n\n" % number)
             seen.set()
 
 
@@ -171,11 +178,7 @@ def test_websockets_are_upgraded() -> None:
             assert exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
             assert behind.requests[-1].all("upgrade") == []
             connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-            got = b""
-            while b"\r\n\r\n" not in got:
-                assert (piece := connection.socket.recv(4096)), got
-                got += piece
-            assert got.startswith(b"HTTP/1.1 101 ")
+            assert received(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
             for word in (b"ping", b"pong", b"pang"):
                 connection.send(word)
                 started = time.monotonic()
