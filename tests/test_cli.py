@@ -35,6 +35,10 @@ COMMANDS = [
     "sessions",
     "sessions list",
     "sessions revoke",
+    "cognito",
+    "cognito env",
+    "cognito user",
+    "cognito user create",
 ]
 
 

@@ -6,12 +6,15 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from bff.connection import Protocol
 from bff.errors import BadRequest
 from bff.forward_auth import told_request
 from bff.request import RequestHead
+from bff.serving import Worker
 from tests.support.browser import Browser
 from tests.support.process import serve_process
 from tests.support.stack import Stack, Store, free_port, running, store
@@ -462,3 +465,12 @@ def test_drain(stack: Stack) -> None:
         assert exchange(side, question).status == 200
         code, logged = process.ended()
         assert (code, "Traceback" in logged) == (0, False), logged
+
+
+def test_listeners_that_are_not_the_configured_ones() -> None:
+    """Where a service manager hands over other sockets, a worker does not guess which is which: it ends."""
+    worker = Worker.__new__(Worker)
+    worker.side = {("127.0.0.1", 5004): Protocol}
+    worker.sockets = [SimpleNamespace(cfg_addr=("127.0.0.1", 5003))]
+    with pytest.raises(SystemExit):
+        worker._side_listeners()
