@@ -19,6 +19,7 @@ from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
 from bff.dataplane import ASGIApp, DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
+from bff.events import Events
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
@@ -39,6 +40,7 @@ from bff.sessions.store import SessionReader, SessionStore
 from bff.sessions.wire import Wire
 from bff.settings import Settings
 from bff.site import Site
+from bff.streams import Streams
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
@@ -58,8 +60,9 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     redis_url = settings.redis_url.get_secret_value()
     client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock)
+    wire = Wire(redis_url)
     reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, Wire(redis_url)
+        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, wire
     )
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
@@ -119,6 +122,16 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         clock=clock,
     )
 
+    streams = Streams(
+        reader,
+        wire.ask,
+        lifetime,
+        clock,
+        per_session=settings.streams_per_session,
+        per_worker=settings.streams_per_worker,
+    )
+    common = CommonHeaders(secure=settings.secure)
+
     def release() -> None:
         revoker.finish()
         client.close()
@@ -134,9 +147,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             access=access,
             proxies=proxies,
             upstreams=upstreams,
-            common=CommonHeaders(secure=settings.secure),
+            common=common,
+            streams=streams,
             max_body_bytes=settings.max_body_bytes,
         ),
+        events=Events(access, streams, proxies, common),
         reader=reader,
         refresher=refresher,
         upstreams=upstreams,

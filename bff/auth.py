@@ -46,6 +46,7 @@ from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.browsers import readable
 from bff.sessions.directory import Directory, Listed
+from bff.sessions.ending import Reason
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
 from bff.sessions.record import WHO, Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
 from bff.tokens import Clock
@@ -392,7 +393,8 @@ class Auth:
             user = user_hash(self.issuer, token.subject) if token.subject else None
             ended = self.directory.end_provider_session(names, user)
         else:
-            ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
+            named = user_hash(self.issuer, cast("str", token.subject))
+            ended = self.directory.end_user(named, Reason.PROVIDER)
         # After the deletion only: had that failed, the same token would have to work once more.
         store.claim_once(jti, max(1, int(token.expires_at - self.clock()) + LEEWAY_SECONDS))
         for each in ended:

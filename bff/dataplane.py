@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from bff import websocket
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
 from bff.errors import (
     BadRequest,
@@ -22,13 +23,14 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
 from bff.exchange import Body, Disconnected, Exchange, has_body
-from bff.guard import Guard
+from bff.guard import Guard, Proof
 from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
-from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
+from bff.routes import ANY_FILE, EVENTS, Endpoint, Route, RouteTable, allow
 from bff.sessions.store import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
@@ -73,6 +75,7 @@ class DataPlane:
         table: RouteTable,
         proxies: TrustedProxies,
         proxy: Proxy,
+        events: Events,
         reader: SessionReader,
         refresher: Refresher,
         upstreams: Upstreams,
@@ -94,6 +97,7 @@ class DataPlane:
         self._table = table
         self._proxies = proxies
         self._proxy = proxy
+        self._events = events
         self._reader = reader
         self._refresher = refresher
         self._upstreams = upstreams
@@ -128,6 +132,9 @@ class DataPlane:
                 await self._proxy.pass_on(entry, path, exchange)
             elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
                 self._answer(exchange, _ALIVE)
+            elif path == EVENTS:
+                exchange.stop_when_lost = True
+                await self._events.answer(exchange)
             elif not (entry.site and await self._from_site(entry, path, exchange)):
                 self._check_length(head, MAX_CONTROL_BODY_BYTES)
                 await self._to_control(entry, path, exchange)
@@ -167,7 +174,11 @@ class DataPlane:
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
         entry = allow(entry, head.method)
-        self._guard.check_origin(head, entry.proof)
+        proof = entry.proof
+        if isinstance(entry, Route) and entry.stream == "websocket" and websocket.is_handshake(head):
+            websocket.check(head)
+            proof = Proof.WEBSOCKET
+        self._guard.check_origin(head, proof)
         return entry
 
     def _check_length(self, head: RequestHead, limit: int) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
-from bff.access import Access
+from bff.access import Access, Grant
 from bff.answers import CommonHeaders
 from bff.exchange import Body, Exchange, has_body
 from bff.headers import response_headers, upstream_headers
 from bff.request import TrustedProxies
 from bff.routes import Route
+from bff.sockets import probe_when_quiet
+from bff.streaming import held_open
+from bff.streams import Streams
+from bff.tunnel import Tunnel
 from bff.upstream import Response, Upstreams
+from bff.websocket import answer_headers, is_handshake
+from bff.websocket import request_headers as handshake_headers
+
+STREAM_IDLE_SECONDS = 3600.0
+"""The longest pause of a stream. An API need not send signs of life; whether its host is still there is asked
+in another way."""
 
 
 class Proxy:
@@ -24,6 +35,7 @@ class Proxy:
         proxies: TrustedProxies,
         upstreams: Upstreams,
         common: CommonHeaders,
+        streams: Streams,
         max_body_bytes: int,
     ) -> None:
         origin = urlsplit(public_url)
@@ -32,12 +44,23 @@ class Proxy:
         self._proxies = proxies
         self._upstreams = upstreams
         self._common = common
+        self._streams = streams
         self._max_body_bytes = max_body_bytes
 
     async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
         """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
         head = exchange.head
-        grant = await self._access.grant(head, route)
+        if route.stream is None:
+            await self._answer(route, path, exchange, await self._access.grant(head, route))
+            return
+        with self._streams.place(self._access.owner(head) or self._proxies.client_address(head)):
+            grant = await self._access.grant(head, route)
+            with held_open(exchange, self._streams, grant.record):
+                await self._answer(route, path, exchange, grant)
+
+    async def _answer(self, route: Route, path: str, exchange: Exchange, grant: Grant) -> None:
+        head = exchange.head
+        websocket = route.stream == "websocket" and is_handshake(head)
         origin = self._upstreams.origin(route.upstream)
         target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
         headers = upstream_headers(
@@ -47,10 +70,15 @@ class Proxy:
             origin=self._origin,
             token=grant.token,
         )
+        if websocket:
+            headers += handshake_headers(head)
         body = Body(exchange.receive, self._max_body_bytes) if has_body(head) else None
-        response = await origin.send(head.method, target, headers, body, route.timeout)
+        response = await origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
         try:
-            await self._relay(response, route, exchange)
+            if response.status == 101:
+                await self._switch(response, exchange)
+            else:
+                await self._relay(response, route, exchange)
         finally:
             response.finish()
 
@@ -60,6 +88,9 @@ class Proxy:
         if response.status in (204, 304):
             # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
+        if route.stream is not None:
+            response.be_patient(STREAM_IDLE_SECONDS)
+            headers.append((b"x-accel-buffering", b"no"))  # nginx in front would collect the events
         headers = self._common.add(headers, ours=False)
         whole = response.whole()
         if whole is not None:
@@ -69,3 +100,18 @@ class Proxy:
         async for piece in response.body():
             await exchange.write(piece)
         exchange.end()
+
+    async def _switch(self, response: Response, exchange: Exchange) -> None:
+        """Both have agreed on a WebSocket: from here on their bytes go over as they are."""
+        headers = self._common.add(answer_headers(exchange.head, response.headers), ours=False)
+        tunnel = Tunnel(asyncio.get_running_loop())
+        upstream, early = response.hand_over(tunnel.upstream)
+        tunnel.upstream.transport = upstream
+        try:
+            tunnel.upstream.write(exchange.switch(headers, tunnel))
+            tunnel.browser.write(early)
+            probe_when_quiet(upstream)
+            upstream.resume_reading()
+            await tunnel.ended
+        finally:
+            tunnel.abort()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from bff.errors import StoreUnavailable
+from bff.sessions.ending import Reason
 from bff.sessions.index import EVERYBODY, UserIndex
 from bff.sessions.record import SessionRecord
 from bff.sessions.store import SessionStore
@@ -67,10 +68,10 @@ class Directory:
         self._index.cut_off(user, CUT_OFF_SECONDS)
         return self._end_all(name for name in self._index.of(user) if name != current)
 
-    def end_user(self, user: str) -> list[SessionRecord]:
+    def end_user(self, user: str, reason: Reason = Reason.REVOKED) -> list[SessionRecord]:
         """End all of a user's sessions, and every sign-in of theirs under way."""
         self._index.cut_off(user, CUT_OFF_SECONDS)
-        return self._end_all(self._index.of(user))
+        return self._end_all(self._index.of(user), reason)
 
     def end_provider_session(self, names: list[str], user: str | None) -> list[SessionRecord]:
         """End the sessions that began under a `sid` of the provider, by its keyed hashes (one for each key of
@@ -87,7 +88,8 @@ class Directory:
             meta = self._store.peek(session)
             if meta is not None and not meta.provider_sids:
                 found.append(session)
-        return self._end_all(session for session in dict.fromkeys(found) if self._is_of(session, user))
+        meant = (session for session in dict.fromkeys(found) if self._is_of(session, user))
+        return self._end_all(meant, Reason.PROVIDER)
 
     def _is_of(self, session: str, user: str | None) -> bool:
         meta = self._store.peek(session)
@@ -104,5 +106,5 @@ class Directory:
         """End the user's oldest sessions beyond so many."""
         return self._end_all(each.id for each in self.of(user)[:-most])
 
-    def _end_all(self, names: Iterable[str]) -> list[SessionRecord]:
-        return [record for name in names if (record := self._store.end(name)) is not None]
+    def _end_all(self, names: Iterable[str], reason: Reason = Reason.REVOKED) -> list[SessionRecord]:
+        return [record for name in names if (record := self._store.end(name, reason)) is not None]

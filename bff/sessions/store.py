@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from bff.errors import StoreUnavailable
+from bff.sessions.ending import NOTE_SECONDS, Reason, note
 from bff.sessions.errors import StoreErrors, store_errors, unavailable
 from bff.sessions.index import UserIndex
 from bff.sessions.lifetime import Lifetime
@@ -63,11 +64,13 @@ return 1
 _END = """
 local fields = redis.call('HGETALL', KEYS[1])
 redis.call('DEL', KEYS[1], KEYS[2])
+if #fields > 0 then redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[2]) end
 return fields
 """
 
 _END_IF = """
 if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
 return redis.call('DEL', KEYS[1], KEYS[2])
 """
 
@@ -228,11 +231,12 @@ class SessionStore:
         with self._errors():
             return Saved(self._save_tokens(keys=[record.key], args=args))
 
-    def end(self, session: str) -> SessionRecord | None:
-        """Delete a session, whatever state it is in; what it held, if that opens, for revocation."""
+    def end(self, session: str, reason: Reason = Reason.REVOKED) -> SessionRecord | None:
+        """Delete a session, whatever state it is in; what it held, if that opens, for revocation. The
+        `reason` is kept for a moment, for streams of the session that are open elsewhere."""
         key = self.codec.key(session)
         with self._errors():
-            flat: list[bytes] = self._end(keys=_pair(key))
+            flat: list[bytes] = self._end(keys=[*_pair(key), note(key)], args=[reason, NOTE_SECONDS])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if (meta := self.codec.meta(fields)) is not None:
             self._forget(meta, session)
@@ -247,9 +251,12 @@ class SessionStore:
                 self.index.remove(name, session)
 
     def end_if_current(self, record: SessionRecord) -> bool:
-        """Delete a session unless its tokens have been replaced since `record` was read."""
+        """Delete a session whose tokens the provider refused, unless they have been replaced since `record`
+        was read."""
         with self._errors():
-            ended = bool(self._end_if(keys=_pair(record.key), args=[record.generation]))
+            keys = [*_pair(record.key), note(record.key)]
+            args: list[str | int] = [record.generation, Reason.PROVIDER, NOTE_SECONDS]
+            ended = bool(self._end_if(keys=keys, args=args))
         if ended:
             self._forget(record.meta, self.codec.session(record.key))
         return ended
