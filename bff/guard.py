@@ -64,7 +64,7 @@ class Guard:
             raise CSRFRequired(f"The request needs {needed}.")
 
     def _is_shown(self, head: RequestHead, proof: Proof, site: bytes | None) -> bool:
-        """Whether the proof is there; `Origin` and `site`, where they came, are none that speak against us."""
+        """Whether the proof is there. `Origin` and `site`, where they came, have been found to be ours."""
         if proof is Proof.WEBSOCKET:
             return self.same_origin(head)
         if head.single(b"x-csrf") == b"1":

@@ -26,6 +26,7 @@ from bff.sessions.store import SessionReader
 from bff.tokens import Clock
 
 LOOK_SECONDS = 1.0
+HANG_SECONDS = 0.5
 BATCH = 256
 """So many questions are in flight at once."""
 BEAT_TICKS = 15
@@ -139,16 +140,17 @@ class Streams:
                 del self._watched[record.key]
 
     async def _run(self) -> None:
-        """While there are streams: what our clock says, and, beside it, what Redis says. One that hangs must
-        not keep expired streams open."""
+        """While there are streams: ask Redis, then judge by our clock. First ask, for another process may
+        just have extended a session; but one that hangs must not keep expired streams open."""
         looking: asyncio.Task[None] | None = None
         for tick in count():
             await asyncio.sleep(LOOK_SECONDS)
             if not self._watched:
                 return
-            self._judge_all(tick)
             if looking is None or looking.done():
                 looking = asyncio.get_running_loop().create_task(self._look_at_all())
+            await asyncio.wait({looking}, timeout=HANG_SECONDS)
+            self._judge_all(tick)
 
     def _judge_all(self, tick: int) -> None:
         now, blind_since = self._clock(), time.monotonic() - BLIND_SECONDS

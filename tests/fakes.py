@@ -112,9 +112,9 @@ class Rig:
         return SessionReader(self.backend.connect_async(), self.codec, self.lifetime, self.clock)
 
     def in_redis(self) -> list[bytes]:
-        """What lies in Redis, but for the index, which outlives sessions by design."""
+        """What lies in Redis, but for the index and the notes of ends, which outlive sessions by design."""
         keys: list[bytes] = self.client.keys("*")  # type: ignore[assignment]
-        return [key for key in keys if b"{user:" not in key]
+        return [key for key in keys if b"{user:" not in key and not key.endswith(b":ended")]
 
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""
