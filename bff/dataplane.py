@@ -125,7 +125,7 @@ class DataPlane:
         try:
             # The entry first, but only to know how to say what is wrong.
             path, entry = self._table.resolve(head.path)
-            entry = self._admit(path, entry, head)
+            entry = self._admit(path, entry, exchange)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
                 exchange.stop_when_lost = True
@@ -168,7 +168,8 @@ class DataPlane:
 
         return send
 
-    def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
+    def _admit(self, path: str, entry: Endpoint | Route | None, exchange: Exchange) -> Endpoint | Route:
+        head = exchange.head
         if head.query:
             check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
@@ -176,6 +177,8 @@ class DataPlane:
         entry = allow(entry, head.method)
         proof = entry.proof
         if isinstance(entry, Route) and entry.stream == "websocket" and websocket.is_handshake(head):
+            if exchange.hand_over is None:
+                raise BadRequest("A WebSocket needs HTTP/1.1.")
             websocket.check(head)
             proof = Proof.WEBSOCKET
         self._guard.check_origin(head, proof)

@@ -33,15 +33,16 @@ class Side(asyncio.Protocol):
             self.transport.write(data)
 
     def eof_received(self) -> bool:
+        """Whether this connection stays open, to be written to."""
         self.ended = True
         self._tunnel.say_last()
-        transport = self.other.transport
+        both, transport = self.other.ended, self.other.transport
         if transport is not None and not transport.is_closing():
-            if transport.can_write_eof():
-                transport.write_eof()
-            else:  # TLS knows no half-closed connection
+            if both or not transport.can_write_eof():  # TLS knows no half-closed connection
                 transport.close()
-        return self.transport is not None and self.transport.can_write_eof()
+            else:
+                transport.write_eof()
+        return not both and self.transport is not None and self.transport.can_write_eof()
 
     def pause_writing(self) -> None:
         transport = self.other.transport

@@ -60,9 +60,13 @@ def module_store() -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def shared(module_store: Store) -> Iterator[Stack]:
-    options = {"session_idle_seconds": str(IDLE), "session_max_seconds": str(ABSOLUTE)}
     with running(
-        module_store, toml=TOML, streams_per_session="3", streams_per_worker="8", **options
+        module_store,
+        toml=TOML,
+        streams_per_session="3",
+        streams_per_worker="8",
+        session_idle_seconds=str(IDLE),
+        session_max_seconds=str(ABSOLUTE),
     ) as stack:
         yield stack
 
@@ -441,6 +445,7 @@ def test_streams_of_a_session_are_bounded(stack: Stack, sid: str) -> None:
     again.cookies["bff"] = sid
 
     def free() -> bool:
+        time.sleep(0.05)
         with feed(stack.port, "/bff/events", sent(stack, sid)) as stream:
             return stream.status == 200
 

@@ -58,8 +58,13 @@ def module_store() -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def shared(module_store: Store) -> Iterator[Stack]:
-    options = {"session_idle_seconds": "100", "session_max_seconds": "200"}
-    with running(module_store, toml=TOML, streams_per_session="3", **options) as stack:
+    with running(
+        module_store,
+        toml=TOML,
+        streams_per_session="3",
+        session_idle_seconds="100",
+        session_max_seconds="200",
+    ) as stack:
         yield stack
 
 
@@ -215,7 +220,7 @@ def test_a_false_agreement(stack: Stack, sid: str, trick: str) -> None:
 
 
 def test_no_tunnel_on_other_routes(stack: Stack, sid: str) -> None:
-    """Elsewhere the wish for another protocol is not passed on, and an upstream that fulfils it is in error."""
+    """Elsewhere the wish for another protocol goes no further, and an upstream that fulfils it is in error."""
     same = sent(stack, sid, **{"Sec-Fetch-Site": "same-origin"})
     stack.upstream.answers(ok(b"plain"))
     for target in ("/plain", "/events"):
@@ -326,7 +331,7 @@ def test_an_early_flood_is_not_stored(stack: Stack, sid: str) -> None:
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_back_pressure(stack: Stack, sid: str, direction: str) -> None:
     """What one end does not take is not read from the other; once it reads, all of it comes."""
-    size, moved = 60_000_000, []
+    size, moved = 60_000_000, list[int]()
 
     def script(wire: Wire, request: Request) -> object:
         agree(wire, request)
@@ -467,6 +472,7 @@ def test_bounded(stack: Stack, sid: str) -> None:
         assert [each.status for each in opened] == [101, 101, 101, 429]
 
     def free() -> bool:
+        time.sleep(0.05)
         with websocket(stack.port, "/socket", sent(stack, sid)) as again:
             return again.status == 101
 
