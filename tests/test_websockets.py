@@ -220,7 +220,7 @@ def test_a_false_agreement(stack: Stack, sid: str, trick: str) -> None:
 
 
 def test_no_tunnel_on_other_routes(stack: Stack, sid: str) -> None:
-    """Elsewhere the wish for another protocol goes no further, and an upstream that fulfils it is in error."""
+    """Elsewhere the wish for another protocol goes no further; an upstream that fulfils it is in error."""
     same = sent(stack, sid, **{"Sec-Fetch-Site": "same-origin"})
     stack.upstream.answers(ok(b"plain"))
     for target in ("/plain", "/events"):
