@@ -98,7 +98,7 @@ def test_a_websocket_of_the_page(open_page: OpenPage, bff: Stack) -> None:
           socket.onopen = () => socket.send("hello");
           socket.onmessage = ({ data }) => resolve(data);
           socket.onerror = () => reject(new Error("refused"));
-          window.closed = new Promise((done) => { socket.onclose = ({ code }) => done(code); });
+          window.socketClosed = new Promise((done) => { socket.onclose = ({ code }) => done(code); });
         })"""
     )
     assert said == "hello"
@@ -106,4 +106,4 @@ def test_a_websocket_of_the_page(open_page: OpenPage, bff: Stack) -> None:
     assert seen.get("authorization") == "Bearer planted"
     with bff.store.client() as client:
         client.delete(*bff.sessions())
-    assert page.evaluate("window.closed") == 1006
+    assert page.evaluate("window.socketClosed") == 1006
