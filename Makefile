@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format screenshots lock wheel clean
+.PHONY: help run test check bench format screenshots lock wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ check: $(VENV)/.test ## lint, types and import rules, without the tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.test ## measure the proxy beside others, and say what to install (QUICK=1: about a minute)
+	$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
 format: $(VENV)/.test ## format the code
 	$(BIN)/ruff format

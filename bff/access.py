@@ -4,6 +4,7 @@ proxied request and for forward-auth."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -16,12 +17,13 @@ from bff.errors import (
     StoreUnavailable,
 )
 from bff.refresh import Refresher
+from bff.rejections import Rejections
 from bff.request import RequestHead
 from bff.routes import Route
 from bff.service_tokens import ServiceTokens
 from bff.sessions.record import SessionRecord, digest, well_formed
 from bff.sessions.store import SessionReader
-from bff.tokens import Clock, LoginRequired, TryLater
+from bff.tokens import Clock, LoginRequired, TryLater, Usable
 
 log = structlog.get_logger("bff.access")
 
@@ -50,6 +52,7 @@ class Access:
         refresher: Refresher,
         service_tokens: ServiceTokens,
         step_up: Callable[[int], str],
+        rejections: Rejections,
         clock: Clock,
     ) -> None:
         """`cookie` is the session cookie's name. `step_up` gives the parameter of `/bff/login` that brings
@@ -59,6 +62,7 @@ class Access:
         self._refresher = refresher
         self._service_tokens = service_tokens
         self._step_up = step_up
+        self._rejections = rejections
         self._clock = clock
 
     async def grant(self, head: RequestHead, route: Route) -> Grant:
@@ -79,6 +83,28 @@ class Access:
         if not client:
             return Grant(None, record)
         return Grant(await self._service_tokens.token(route.scope, route.resource), record, client=True)
+
+    async def renew(self, grant: Grant, route: Route) -> Grant | None:
+        """Another token than that of `grant`, which the upstream refuses; None where another would not help
+        or is not to be had. Raises SessionExpired where the provider has ended the session meanwhile."""
+        if grant.token is None or not self._rejections.worth_renewing(route.upstream, _holder(grant, route)):
+            return None
+        if grant.record is None or grant.client:
+            with suppress(ProviderUnavailable):
+                token = await self._service_tokens.renew(route.scope, route.resource, grant.token)
+                return None if token is None else Grant(token, grant.record, client=True)
+            return None
+        outcome = await self._refresher.renew(grant.record)
+        if isinstance(outcome, LoginRequired):
+            raise SessionExpired
+        return Grant(outcome.tokens.access_token, grant.record) if isinstance(outcome, Usable) else None
+
+    def renewed(self, grant: Grant, route: Route, *, accepted: bool) -> None:
+        """What became of a request with a renewed token."""
+        if accepted:
+            self._rejections.helped(route.upstream)
+        elif self._rejections.in_vain(route.upstream, _holder(grant, route)):
+            log.error("tokens_refused", route=route.path, reason="the upstream refuses renewed tokens, too")
 
     def _check_age(self, record: SessionRecord, route: Route) -> None:
         if route.max_age is not None and self._clock() - record.meta.auth_time > route.max_age:
@@ -117,3 +143,10 @@ class Access:
                 await self._reader.slide(record)
             except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
                 log.warning("slide_failed", reason=error.reason)
+
+
+def _holder(grant: Grant, route: Route) -> str:
+    """Whose token it is."""
+    if grant.record is None or grant.client:
+        return f"client {route.scope} {route.resource}"
+    return grant.record.key

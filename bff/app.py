@@ -27,7 +27,9 @@ from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
 from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
+from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
@@ -119,6 +121,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
         ),
         step_up=provider.step_up,
+        rejections=Rejections(time.monotonic),
         clock=clock,
     )
 
@@ -157,6 +160,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         upstreams=upstreams,
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
+        rate_limit=RateLimit(settings.rate_limit_per_minute),
         place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,

@@ -66,18 +66,16 @@ def serve() -> None:
     for warning in settings.warnings:
         structlog.get_logger("bff.settings").warning("setting_without_effect", reason=warning)
 
-    def factory() -> Any:
-        from bff.app import create_app
-
-        return create_app(settings)
+    from bff.app import create_app  # before the workers are forked: they share what is imported here
 
     _run(
         lambda: run(
-            factory,
+            lambda: create_app(settings),
             name="bff",
             bind=settings.bind,
             workers=settings.workers,
             max_header_bytes=settings.max_header_bytes,
+            drain_seconds=settings.drain_seconds,
             secure=settings.secure,
         ),
         settings.bind,

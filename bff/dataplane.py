@@ -28,6 +28,7 @@ from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.guard import Guard, Proof
 from bff.paths import check_query
 from bff.proxy import Proxy
+from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, EVENTS, Endpoint, Route, RouteTable, allow
@@ -43,14 +44,13 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
-LIVE = "/health/live"
-_ALIVE = Answer(
-    200,
-    [(b"content-type", b"application/json"), (b"content-length", b"15"), (b"cache-control", b"no-store")],
-    b'{"status":"ok"}',
-)
+LIVE, READY = "/health/live", "/health/ready"
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
+_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
 ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
 """These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
+LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
     "/bff/callback": None,
@@ -81,6 +81,7 @@ class DataPlane:
         upstreams: Upstreams,
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
+        rate_limit: RateLimit,
         place: Callable[[], AbstractAsyncContextManager[None]],
         render_page: RenderPage,
         max_body_bytes: int,
@@ -103,12 +104,14 @@ class DataPlane:
         self._upstreams = upstreams
         self._control = control
         self._provider_ready = provider_ready
+        self._rate_limit = rate_limit
         self._place = place
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
         self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application: its life alone. What is asked comes as exchanges, from our own connections,
@@ -117,9 +120,15 @@ class DataPlane:
             raise RuntimeError("the data plane is served by `bff serve` alone")
         await self._lifespan(receive, send)
 
+    def drain(self) -> None:
+        """From now on say that we are about to end, to probes and on every connection."""
+        self._draining = True
+
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         head = exchange.head
+        if self._draining:
+            exchange.keep_alive = False
         entry: Endpoint | Route | None = None
         cause: BaseException | None = None
         try:
@@ -130,14 +139,8 @@ class DataPlane:
                 self._check_length(head, self._max_body_bytes)
                 exchange.stop_when_lost = True
                 await self._proxy.pass_on(entry, path, exchange)
-            elif path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
-                self._answer(exchange, _ALIVE)
-            elif path == EVENTS:
-                exchange.stop_when_lost = True
-                await self._events.answer(exchange)
-            elif not (entry.site and await self._from_site(entry, path, exchange)):
-                self._check_length(head, MAX_CONTROL_BODY_BYTES)
-                await self._to_control(entry, path, exchange)
+            else:
+                await self._own(entry, path, exchange)
         except PublicError as error:
             failure = error
         except Disconnected:
@@ -167,6 +170,21 @@ class DataPlane:
             await exchange.send(message)  # type: ignore[arg-type]
 
         return send
+
+    async def _own(self, entry: Endpoint, path: str, exchange: Exchange) -> None:
+        """Answer what is not proxied."""
+        if path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
+            self._answer(exchange, _ALIVE)
+        elif self._draining and path == READY:
+            self._answer(exchange, _UNREADY)
+        elif path == EVENTS:
+            exchange.stop_when_lost = True
+            await self._events.answer(exchange)
+        elif not (entry.site and await self._from_site(entry, path, exchange)):
+            self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
+            if path in LIMITED:
+                self._rate_limit.check(self._proxies.client_address(exchange.head))
+            await self._to_control(entry, path, exchange)
 
     def _admit(self, path: str, entry: Endpoint | Route | None, exchange: Exchange) -> Endpoint | Route:
         head = exchange.head

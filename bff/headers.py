@@ -25,17 +25,25 @@ RESPONSE = frozenset(
 )
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
 
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 
 
 def upstream_headers(
-    head: RequestHead, *, host: bytes, client: str, origin: tuple[bytes, bytes], token: str | None
+    head: RequestHead,
+    *,
+    host: bytes,
+    client: str,
+    origin: tuple[bytes, bytes],
+    token: str | None,
+    extra: frozenset[bytes] = frozenset(),
 ) -> Headers:
     """The headers of the upstream request.
 
-    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host.
+    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host, `extra`
+    the names that the route passes besides the usual ones.
     """
-    passed = [pair for pair in head.headers if pair[0] in REQUEST]
+    passed = [pair for pair in head.headers if pair[0] in REQUEST or pair[0] in extra]
     if head.has(b"connection"):
         nominated = _nominated(head.values(b"connection"))
         passed = [pair for pair in passed if pair[0] not in nominated]
@@ -44,7 +52,9 @@ def upstream_headers(
         (b"x-forwarded-for", client.encode()),
         (b"x-forwarded-proto", origin[0]),
         (b"x-forwarded-host", origin[1]),
+        (b"x-forwarded-prefix", b"/"),  # nothing of the path is taken off
         (b"x-request-id", request_id(head)),
+        *trace_context(head),
     ]
     if token is not None:
         passed.append((b"authorization", b"Bearer " + token.encode()))
@@ -81,6 +91,18 @@ def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
     if not told:
         passed.append((b"cache-control", b"no-store"))
     return passed
+
+
+def trace_context(head: RequestHead) -> Headers:
+    """The caller's place in a distributed trace where it is one, else the beginning of a new one (W3C Trace
+    Context §3.2, §4.3)."""
+    parent = head.single(b"traceparent")
+    if parent is not None and _TRACEPARENT.match(parent):
+        state = b",".join(head.values(b"tracestate"))
+        known = [(b"tracestate", state)] if state and len(state) <= 512 else []
+        return [(b"traceparent", parent), *known]
+    trace, span = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+    return [(b"traceparent", b"00-%032x-%016x-00" % (trace, span))]
 
 
 def request_id(head: RequestHead) -> bytes:

@@ -19,8 +19,10 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _AMBIGUOUS = frozenset(b"/\\#?%;") | frozenset(range(0x20)) | {0x7F}
 
 
-def canonical(path: bytes) -> str:
+def canonical(path: bytes, *, encoded_slashes: bool = False) -> str:
     """The one form of a raw request path, which is matched and sent. Raises BadRequest.
+
+    With `encoded_slashes` these stay in it as they are, and are no borders of segments.
 
     Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2);
     encoded slashes, backslashes, percent signs and the like, empty and dot segments, path parameters
@@ -30,7 +32,7 @@ def canonical(path: bytes) -> str:
         return path.decode("ascii")
     if not _PATH.match(path) or _FORBIDDEN.search(path):
         raise BadRequest("The path has a character that does not belong there.")
-    plain = _ESCAPE.sub(_unescape, path).decode("ascii")
+    plain = _ESCAPE.sub(_unescape_but_slashes if encoded_slashes else _unescape, path).decode("ascii")
     segments = plain.split("/")[1:]
     if any(segment == "" for segment in segments[:-1]):
         raise BadRequest("The path has an empty segment.")
@@ -48,6 +50,10 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     if octet in _AMBIGUOUS:
         raise BadRequest("The path has an escape that servers read in different ways.")
     return bytes([octet]) if octet in _UNRESERVED else b"%" + match[1].upper()
+
+
+def _unescape_but_slashes(match: re.Match[bytes]) -> bytes:
+    return match[0] if match[0] in (b"%2F", b"%2f") else _unescape(match)
 
 
 def check_query(query: bytes) -> None:

@@ -9,7 +9,8 @@ from bff.access import Access, Grant
 from bff.answers import CommonHeaders
 from bff.exchange import Body, Exchange, has_body
 from bff.headers import response_headers, upstream_headers
-from bff.request import TrustedProxies
+from bff.location import POINTERS, Pointing
+from bff.request import RequestHead, TrustedProxies
 from bff.routes import Route
 from bff.sockets import probe_when_quiet
 from bff.streaming import held_open
@@ -40,12 +41,14 @@ class Proxy:
     ) -> None:
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
+        self._public_url = public_url
         self._access = access
         self._proxies = proxies
         self._upstreams = upstreams
         self._common = common
         self._streams = streams
         self._max_body_bytes = max_body_bytes
+        self._pointings: dict[str, Pointing] = {}
 
     async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
         """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
@@ -60,21 +63,11 @@ class Proxy:
 
     async def _answer(self, route: Route, path: str, exchange: Exchange, grant: Grant) -> None:
         head = exchange.head
-        websocket = route.stream == "websocket" and is_handshake(head)
-        origin = self._upstreams.origin(route.upstream)
-        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
-        headers = upstream_headers(
-            head,
-            host=origin.host,
-            client=self._proxies.client_address(head),
-            origin=self._origin,
-            token=grant.token,
-        )
-        if websocket:
-            headers += handshake_headers(head)
         body = Body(exchange.receive, self._max_body_bytes) if has_body(head) else None
-        response = await origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
+        response = await self._ask(route, path, head, grant, body)
         try:
+            if response.status == 401 and body is None:
+                response = await self._ask_again(route, path, head, grant, response)
             if response.status == 101:
                 await self._switch(response, exchange)
             else:
@@ -82,12 +75,49 @@ class Proxy:
         finally:
             response.finish()
 
+    async def _ask(
+        self, route: Route, path: str, head: RequestHead, grant: Grant, body: Body | None
+    ) -> Response:
+        origin = self._upstreams.origin(route)
+        target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
+        headers = upstream_headers(
+            head,
+            host=origin.host,
+            client=self._proxies.client_address(head),
+            origin=self._origin,
+            token=grant.token,
+            extra=route.request_headers,
+        )
+        websocket = route.stream == "websocket" and is_handshake(head)
+        if websocket:
+            headers += handshake_headers(head)
+        return await origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
+
+    async def _ask_again(
+        self, route: Route, path: str, head: RequestHead, grant: Grant, refusal: Response
+    ) -> Response:
+        """The upstream refuses a token that looks good: once more with a new one, where one is to be had. A
+        request that was answered 401 was not done, and without a body it can be sent as it was."""
+        try:
+            renewed = await self._access.renew(grant, route)
+        except BaseException:
+            refusal.finish()
+            raise
+        if renewed is None:
+            return refusal
+        refusal.finish()
+        response = await self._ask(route, path, head, renewed, None)
+        self._access.renewed(grant, route, accepted=response.status != 401)
+        return response
+
     async def _relay(self, response: Response, route: Route, exchange: Exchange) -> None:
         """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
         headers = response_headers(response.headers, route.response_headers)
         if response.status in (204, 304):
             # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
+        if any(name in POINTERS for name, _ in headers):
+            headers = self._pointing(route).mapped(headers, response.status)
         if route.stream is not None:
             response.be_patient(STREAM_IDLE_SECONDS)
             headers.append((b"x-accel-buffering", b"no"))  # nginx in front would collect the events
@@ -115,3 +145,9 @@ class Proxy:
             await tunnel.ended
         finally:
             tunnel.abort()
+
+    def _pointing(self, route: Route) -> Pointing:
+        found = self._pointings.get(route.upstream)
+        if found is None:
+            found = self._pointings[route.upstream] = Pointing(route.upstream, self._public_url)
+        return found

@@ -97,6 +97,20 @@ class Refresher:
         except TimeoutError:
             return TryLater()
 
+    async def renew(self, record: SessionRecord) -> Outcome | None:
+        """Another token set than `record` has, because an upstream refuses that one; None where there is none
+        to be had now. The same lease, pause and fence hold as for every refresh."""
+        if record.tokens.refresh_token is None:
+            return None
+        try:
+            patience = self._deadline + WAIT_MARGIN_SECONDS
+            outcome = await asyncio.wait_for(asyncio.shield(self._fly(record)), patience)
+        except TimeoutError:
+            return None
+        if isinstance(outcome, Usable) and outcome.tokens.access_token == record.tokens.access_token:
+            return None
+        return None if isinstance(outcome, TryLater) else outcome
+
     async def drain(self) -> None:
         """Wait for the refreshes under way: a redeemed token must be saved before the process ends."""
         while self._flights:

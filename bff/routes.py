@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from bff.errors import MethodNotAllowed, RouteNotFound
+from bff.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
 from bff.paths import canonical
 from bff.settings import WEATHER, RouteSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """What the connection to an upstream is secured with, beyond the system's authorities."""
+
+    ca: Path | None = None
+    """The authorities that may have signed the upstream's certificate, in place of the system's."""
+    certificate: Path | None = None
+    """Ours, for an upstream that asks for one."""
+    key: Path | None = None
+
+
+PLAIN = TLSFiles()
+"""The system's authorities, and no certificate of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +48,9 @@ class Route:
     """How long ago the person may have signed in, in seconds."""
     stream: str | None = None
     """"sse" or "websocket": answers that stay open and end with the session."""
+    request_headers: frozenset[bytes] = frozenset()
+    encoded_slashes: bool = False
+    tls: TLSFiles = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,7 @@ SITE = (
 )
 """With a single-page app these stand in their places; `ANY_FILE` is for what nothing else answers."""
 ANY_FILE = Endpoint("/", ("GET", "HEAD"), below=True, site=True)
+_ENCODED_SLASH = re.compile(rb"%2[fF]")
 KNOWN, KNOWN_LENGTH = 1024, 256
 """So many paths, of so many bytes at most, need not be judged again: the same bytes, the same verdict. Both
 are bounded, as anybody may ask for any path."""
@@ -90,6 +111,7 @@ class RouteTable:
         self._exact = {path: endpoint for path, endpoint in endpoints.items() if not endpoint.below}
         self._below = [endpoint for endpoint in endpoints.values() if endpoint.below]
         self._fallback = ANY_FILE if site else None
+        self._encoded_slashes = any(route.encoded_slashes for route in self._routes)
         self._known = lru_cache(KNOWN)(self._resolve)
 
     def resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
@@ -97,8 +119,20 @@ class RouteTable:
         return self._known(raw) if len(raw) <= KNOWN_LENGTH else self._resolve(raw)
 
     def _resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
+        if self._encoded_slashes and b"%2f" in raw.lower():
+            return self._resolve_slashes(raw)
         path = canonical(raw)
         return path, self.find(path)
+
+    def _resolve_slashes(self, raw: bytes) -> tuple[str, Route]:
+        """A path with encoded slashes, for a route that passes them on. Whoever decodes them must not find
+        himself elsewhere: the path has to be in order, and of the same route, with plain slashes as well."""
+        path = canonical(raw, encoded_slashes=True)
+        route = self.find(path)
+        plain = canonical(_ENCODED_SLASH.sub(b"/", raw))
+        if not isinstance(route, Route) or not route.encoded_slashes or self.find(plain) is not route:
+            raise BadRequest("The path has an encoded slash, which servers read in different ways.")
+        return path, route
 
     def find(self, path: str) -> Endpoint | Route | None:
         """What answers a canonical path; the longest match wins."""
@@ -158,4 +192,7 @@ def _route(route: RouteSettings, settings: Settings) -> Route:
         resource=route.resource,
         max_age=route.max_age,
         stream=route.stream,
+        request_headers=frozenset(name.lower().encode() for name in route.request_headers),
+        encoded_slashes=route.encoded_slashes,
+        tls=TLSFiles(route.upstream_ca_file, route.upstream_cert_file, route.upstream_key_file),
     )

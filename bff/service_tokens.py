@@ -16,6 +16,8 @@ RENEW_AT = 0.8
 """Of a token's lifetime: from then on a new one is fetched beside the requests."""
 UNKNOWN_LIFETIME_SECONDS = 60.0
 PAUSE_SECONDS = 2.0
+YOUNG_SECONDS = 5.0
+"""A token that is younger is not fetched anew because somebody refuses it."""
 
 log = structlog.get_logger("bff.service_tokens")
 
@@ -52,6 +54,17 @@ class ServiceTokens:
                 self._fly(wanted)
             return held.access_token
         return (await asyncio.shield(self._fly(wanted))).access_token
+
+    async def renew(self, scope: str | None, resource: str | None, refused: str) -> str | None:
+        """Another token than the one that an upstream refuses; None where it is too new to be the cause.
+        Raises ProviderUnavailable."""
+        wanted = (scope, resource)
+        held = self._held.get(wanted)
+        if held is not None and held.access_token == refused:
+            if self._clock() < held.obtained_at + YOUNG_SECONDS:
+                return None
+            self._held.pop(wanted)
+        return await self.token(scope, resource)
 
     def _fly(self, wanted: Wanted) -> asyncio.Future[TokenSet]:
         """The fetch that is under way, or a new one; none for a moment after a failure."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
+import uvicorn
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
@@ -27,8 +34,37 @@ _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not w
 log = structlog.get_logger("bff.server")
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which on SIGTERM goes on for a while, so that whoever sends requests here can hear
+    that it will end; only then the listener closes and what is under way is finished."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float, announce: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._announce = announce
+        self._draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self._loop is None:
+            super().handle_exit(sig, frame)
+        elif not self._draining:  # one comes from the arbiter, others may come from whoever stops the group
+            self._draining = True
+            self._loop.call_soon_threadsafe(self._drain, sig, frame)
+
+    def _drain(self, sig: int, frame: FrameType | None) -> None:
+        self._announce()
+        asyncio.get_running_loop().call_later(self._drain_seconds, super().handle_exit, sig, frame)
+
+
 class Worker(UvicornWorker):
     """One process of the server."""
+
+    drain_seconds = 0.0
 
     CONFIG_KWARGS = {
         "loop": "uvloop",
@@ -49,11 +85,22 @@ class Worker(UvicornWorker):
             logger.handlers, logger.propagate = [], True
             logger.setLevel(logging.WARNING)
 
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = _Server(self.config, self.drain_seconds, getattr(self.wsgi, "drain", _nothing))
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
     async def callback_notify(self) -> None:
         """Now and then: end with the arbiter, or a restarted one would find the address in use."""
         if os.getppid() != self.ppid:
             signal.raise_signal(signal.SIGTERM)
         await super().callback_notify()
+
+
+def _nothing() -> None: ...
 
 
 class _PlainLogger(Logger):
@@ -87,14 +134,17 @@ def serve(
     workers: int,
     max_header_bytes: int = DEFAULT_HEADER_BYTES,
     secure: bool = False,
+    drain_seconds: float = 0.0,
 ) -> None:
-    """Serve until a signal comes. `factory` is called in each worker process, after the fork.
+    """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
+    may have a method `drain`, which is called `drain_seconds` before the listener closes.
 
     Raises OSError, before anything is started, where the address cannot be listened on.
     """
     _probe(bind)
     Protocol.max_header_bytes = max_header_bytes
     Protocol.common = CommonHeaders(secure=secure)
+    Worker.drain_seconds = drain_seconds
     log.info("starting", server=name, address=bind, workers=workers)
     options = {
         "bind": [bind],
@@ -102,11 +152,14 @@ def serve(
         "worker_class": Worker,
         "logger_class": _PlainLogger,
         "keepalive": KEEP_ALIVE_SECONDS,
-        "graceful_timeout": GRACEFUL_SECONDS + 5,
+        "graceful_timeout": math.ceil(drain_seconds) + GRACEFUL_SECONDS + 5,
         "proc_name": name,
         "control_socket_disable": True,
         "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
     }
+    # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
+    gc.collect()
+    gc.freeze()
     _Application(factory, options).run()
 
 

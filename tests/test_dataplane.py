@@ -131,6 +131,8 @@ def test_what_passes_upstream(stack: Stack, sid: str) -> None:
         "Sec-Fetch-Site": "same-origin",
         "TE": "trailers",
         "Keep-Alive": "timeout=5",
+        "Traceparent": "no trace",
+        "Tracestate": "a=1",
         "X-Custom": "1",
         "X-HTTP-Method-Override": "DELETE",
     }
@@ -139,6 +141,7 @@ def test_what_passes_upstream(stack: Stack, sid: str) -> None:
     assert sorted(name for name, _ in seen.headers) == sorted(
         ["accept", "accept-language", "if-none-match", "range", "idempotency-key", "user-agent", "host"]
         + ["authorization", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+        + ["x-forwarded-prefix", "traceparent"]
     )
     assert seen.get("authorization") == "Bearer planted"
     assert seen.get("x-request-id") == "abcdef-123"
@@ -684,6 +687,22 @@ def test_soak(stack: Stack, sid: str) -> None:
         thread.join(30)
     assert mixed == []
     assert len(stack.upstream.requests) == 480
+
+
+# -- where answers point to ---------------------------------------------------------------------------
+
+
+def test_redirects_of_an_upstream(stack: Stack, sid: str) -> None:
+    """To itself they are mapped, base path and all; to elsewhere they are 502 and not shown."""
+    stack.upstream.answers(
+        ok(b"", b"location: " + stack.upstream.url.encode() + b"/base/api/7", status=b"303 X")
+    )
+    answer = ask(stack, sid, "GET", "/api")
+    assert (answer.status, answer.get("location")) == (303, "/api/7")
+    stack.upstream.answers(ok(b"", b"location: https://evil.example/x", status=b"302 X"))
+    answer = ask(stack, sid, "GET", "/api")
+    assert (answer.status, answer.code) == (502, "upstream_unreachable")
+    assert "evil" not in str(answer)
 
 
 # -- tokens -----------------------------------------------------------------------------------------

@@ -32,6 +32,13 @@ def test_every_setting_of_the_bff_is_documented() -> None:
     assert documented("BFF_") == {f"BFF_{name.upper()}" for name in bff.settings.Settings.model_fields}
 
 
+def test_every_key_of_a_route_is_documented() -> None:
+    """The README's `[[routes]]` shows each key once."""
+    block = README[README.index("[[routes]]\n") :].split("```", 1)[0]
+    shown = re.findall(r"^([a-z_]+) = ", block, re.MULTILINE)
+    assert sorted(shown) == sorted(bff.settings.RouteSettings.model_fields)
+
+
 def test_every_setting_of_the_api_is_documented() -> None:
     """The same for the resource API."""
     variable_of = bff.resource_api.settings.variable_of
@@ -62,7 +69,7 @@ def test_every_error_code_is_documented() -> None:
     """docs/http.md names every code that a caller can meet."""
     rows = [line for line in HTTP.splitlines() if re.match(r"\| \d{3} ", line)]
     told = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[2])}
-    not_sent = {"internal_error", "sign_in_failed", "rate_limited"}
+    not_sent = {"internal_error", "sign_in_failed"}
     assert told == codes(errors.PublicError) - not_sent
 
 

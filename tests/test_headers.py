@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ ADDED = {
     b"x-forwarded-for": b"203.0.113.7",
     b"x-forwarded-proto": b"https",
     b"x-forwarded-host": b"app.example.com",
+    b"x-forwarded-prefix": b"/",
     b"authorization": b"Bearer T",
 }
 
@@ -35,6 +38,7 @@ def test_ours_are_added_once_and_last() -> None:
     assert headers[0] == (b"accept", b"text/html")
     ours = dict(headers[1:])
     assert len(ours.pop(b"x-request-id")) == 32
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-00", ours.pop(b"traceparent"))
     assert ours == ADDED
 
 
@@ -257,3 +261,53 @@ def test_no_forbidden_header_ever_comes_back(headers: list[tuple[str, str]], ext
     found = response_headers(upstream, frozenset(name.encode("latin-1") for name in extra))
     assert not FORBIDDEN_BACK & {name for name, _ in found}
     assert any(name == b"cache-control" for name, _ in found)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_trace_goes_on() -> None:
+    """A caller's place in a trace passes with its state; each comes once."""
+    headers = passed(("Traceparent", TRACE), ("Tracestate", "a=1"), ("Tracestate", "b=2"))
+    assert [value for name, value in headers if name == b"traceparent"] == [TRACE.encode()]
+    assert [value for name, value in headers if name == b"tracestate"] == [b"a=1,b=2"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "junk",
+        TRACE.upper(),
+        TRACE + "-00",
+        TRACE.replace("00-", "ff-", 1),
+        TRACE.replace("00-", "01-", 1),
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        TRACE + "\n",
+    ],
+)
+def test_what_is_no_trace(given: str) -> None:
+    """Anything else begins a new trace, and its state is dropped."""
+    headers = passed(("Traceparent", given), ("Tracestate", "a=1"))
+    (trace,) = [value for name, value in headers if name == b"traceparent"]
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-00", trace)
+    assert not any(name == b"tracestate" for name, _ in headers)
+
+
+def test_two_traces_or_a_long_state() -> None:
+    """Two of them are none, and what a trace carries along is bounded."""
+    twice = passed(("Traceparent", TRACE), ("Traceparent", TRACE))
+    assert (b"traceparent", TRACE.encode()) not in twice
+    assert not any(
+        name == b"tracestate" for name, _ in passed(("Traceparent", TRACE), ("Tracestate", "a=" + "x" * 600))
+    )
+
+
+def test_headers_that_a_route_adds() -> None:
+    """A route's `request_headers` pass besides the usual ones, unless `Connection` nominates them."""
+    extra = frozenset({b"x-tenant"})
+    options = {"host": b"a", "client": "c", "origin": ORIGIN, "token": None, "extra": extra}
+    assert (b"x-tenant", b"7") in upstream_headers(head(("X-Tenant", "7"), ("X-Other", "8")), **options)  # type: ignore[arg-type]
+    nominated = upstream_headers(head(("X-Tenant", "7"), ("Connection", "x-tenant")), **options)  # type: ignore[arg-type]
+    assert b"x-tenant" not in dict(nominated)

@@ -169,3 +169,19 @@ def test_a_query_that_http_does_not_allow_is_refused(query: bytes) -> None:
     """Blanks and controls would end the request line early."""
     with pytest.raises(BadRequest):
         check_query(query)
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [(b"/a%2Fb", "/a%2Fb"), (b"/a%2fb%20c", "/a%2fb%20c"), (b"/%2F", "/%2F"), (b"/a%2f", "/a%2f")],
+)
+def test_encoded_slashes_where_they_may_pass(path: bytes, form: str) -> None:
+    """They stay as they were sent, upper or lower case."""
+    assert canonical(path, encoded_slashes=True) == form
+
+
+@pytest.mark.parametrize("path", [path for path in REFUSED if b"%2f" not in path.lower()])
+def test_nothing_else_passes_with_encoded_slashes(path: bytes) -> None:
+    """What else is refused, is refused then, too."""
+    with pytest.raises(BadRequest):
+        canonical(path, encoded_slashes=True)

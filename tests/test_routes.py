@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bff import settings as bff_settings
-from bff.errors import MethodNotAllowed, RouteNotFound
+from bff.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
-from bff.routes import ENDPOINTS, EVENTS, Endpoint, Route, RouteTable, allow, build
+from bff.routes import ENDPOINTS, EVENTS, KNOWN, KNOWN_LENGTH, Endpoint, Route, RouteTable, allow, build
 from bff.settings import RouteSettings, Settings
 from tests.fakes import KEY
 
@@ -128,7 +128,9 @@ def test_a_route_of_the_file() -> None:
         "token": "none",
         "timeout_seconds": 3,
         "csrf": "fetch-metadata",
+        "request_headers": ["X-Tenant"],
         "response_headers": ["X-File-Id"],
+        "encoded_slashes": True,
         "anonymous": True,
     }
     assert build(settings(routes=routes(table))).find("/files") == Route(
@@ -140,6 +142,8 @@ def test_a_route_of_the_file() -> None:
         timeout=3,
         response_headers=frozenset({b"x-file-id"}),
         anonymous=True,
+        request_headers=frozenset({b"x-tenant"}),
+        encoded_slashes=True,
     )
 
 
@@ -170,3 +174,52 @@ def test_endpoints_name_their_errors() -> None:
     assert isinstance(TABLE.find("/bff/login"), Endpoint)
     pages = {endpoint.path for endpoint in ENDPOINTS if endpoint.page}
     assert pages == {"/", "/bff/login", "/bff/callback", "/bff/logout"}
+
+
+SLASHES = routes(
+    {"path": "/files", "encoded_slashes": True},
+    {"path": "/files/admin", "encoded_slashes": True},
+    {"path": "/plain"},
+)
+
+
+@pytest.mark.parametrize("raw", [b"/files/a%2Fb", b"/files/a%2fb/c", b"/files/a%2F", b"/files/admin/x%2Fy"])
+def test_encoded_slashes_pass_where_a_route_says_so(raw: bytes) -> None:
+    """They are sent as they came, to the route that has them."""
+    path, route = build(settings(routes=SLASHES)).resolve(raw)
+    assert path == raw.decode()
+    assert isinstance(route, Route)
+    assert route.path == ("/files/admin" if b"admin" in raw else "/files")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"/plain/a%2Fb",
+        b"/unknown/a%2Fb",
+        b"/bff%2Fuser",
+        b"/files%2Fx",
+        b"/files/admin%2Fx",
+        b"/files/%2e%2e%2Fbff/user",
+        b"/files/a%2F..%2F..%2Fbff",
+        b"/files/%2F",
+        b"/files/a%2F%2Fb",
+        b"/files/a%2F.%2Fb",
+        b"/files%2F..%2Fplain",
+        b"/files/a%252Fb",
+        b"/files/a%5Cb%2Fc",
+    ],
+)
+def test_encoded_slashes_that_could_lead_elsewhere(raw: bytes) -> None:
+    """Whoever decodes them must end up on the same route: no dot or empty segments, no other route."""
+    with pytest.raises(BadRequest):
+        build(settings(routes=SLASHES)).resolve(raw)
+
+
+def test_what_is_remembered_of_paths_is_bounded() -> None:
+    """Anybody can ask for any path: neither many nor long ones stay."""
+    table = build(settings(routes=SLASHES))
+    for number in range(KNOWN + 50):
+        table.resolve(b"/files/%d" % number)
+        table.resolve(b"/files/" + b"x" * KNOWN_LENGTH)
+    assert table._known.cache_info().currsize == KNOWN

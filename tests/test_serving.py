@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -520,6 +521,27 @@ def test_sigterm(stack: Stack, process: ServeProcess) -> None:
     assert code == 0
     assert "Traceback" not in logged, logged
     assert not process.ready()
+
+
+def test_drain(stack: Stack) -> None:
+    """On SIGTERM readiness flips first, and for the set time requests are answered, on new connections and on
+    old ones, each told to be the connection's last; a second SIGTERM changes nothing."""
+    stack.upstream.reset()
+    with serve_process(stack.provider, stack.store.url, stack.upstream, ROUTE, drain_seconds="2") as process:
+        request = f"GET /public HTTP/1.1\r\nHost: localhost:{process.port}\r\nX-CSRF: 1\r\n\r\n".encode()
+        with line(process.port) as old:
+            assert old.send(request).answer().get("connection") != "close"
+            started = time.monotonic()
+            process.signal(signal.SIGTERM)
+            assert until(lambda: not process.ready(), within=1)
+            process.signal(signal.SIGTERM)
+            answer = old.send(request).answer()
+            assert (answer.status, answer.get("connection")) == (200, "close")
+        with line(process.port) as new:
+            assert new.send(request).answer().status == 200
+        code, logged = process.ended()
+        assert 2 < time.monotonic() - started < 10
+        assert (code, "Traceback" in logged) == (0, False)
 
 
 def test_address_in_use() -> None:

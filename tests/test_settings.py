@@ -101,6 +101,12 @@ BAD = [
     ("BFF_BIND", "127.0.0.1:http"),
     ("BFF_BIND", "127.0.0.1:-1"),
     ("BFF_BIND", "127.0.0.1:٥٠٠٣"),
+    ("BFF_BIND", "bücher:5003"),
+    ("BFF_BIND", "\udcff:5003"),
+    ("BFF_BIND", "a\0b:5003"),
+    ("BFF_LOG_LEVEL", "\udcff"),
+    ("BFF_OIDC_CLIENT_SECRET", "s3cr3t\udcff"),
+    ("BFF_REDIS_URL", "redis://:s3cr3t@\udcff"),
     ("BFF_PUBLIC_URL", ""),
     ("BFF_PUBLIC_URL", "app.example.com"),
     ("BFF_PUBLIC_URL", "ftp://app.example.com"),
@@ -183,6 +189,8 @@ BAD = [
     ("BFF_UPSTREAM_TIMEOUT_SECONDS", ""),
     ("BFF_MAX_BODY_BYTES", "10M"),
     ("BFF_MAX_HEADER_BYTES", "100"),
+    ("BFF_RATE_LIMIT_PER_MINUTE", "-1"),
+    ("BFF_DRAIN_SECONDS", "-1"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("BFF_TRUSTED_PROXIES", "proxy.internal"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.0/8, *"),
@@ -538,6 +546,34 @@ def test_a_route_lets_headers_back_by_name(toml: TOMLFile, name: str) -> None:
     """What is no header's name would never match: a mistake."""
     (problem,) = problems(BASE | toml(f'[[routes]]\n{ROUTE}response_headers = ["X-File-Id", "{name}"]'))
     assert problem.startswith("BFF_ROUTES[0][response_headers] must ")
+
+
+NEVER_UP = [
+    "Cookie",
+    "authorization",
+    "Host",
+    "X-Forwarded-For",
+    "Forwarded",
+    "X_Tenant",
+    "Content-Length",
+    "TE",
+]
+NEVER_UP += [
+    "X-HTTP-Method-Override",
+    "X-Real-IP",
+    "X-Original-URL",
+    "X-Request-Id",
+    "Sec-Fetch-Site",
+    "Proxy-X",
+]
+
+
+@pytest.mark.parametrize("name", NEVER_UP)
+def test_a_route_passes_no_header_that_is_ours_or_acts(toml: TOMLFile, name: str) -> None:
+    """Who names one in `request_headers` would open a hole: it stops the start."""
+    (problem,) = problems(BASE | toml(f'[[routes]]\n{ROUTE}request_headers = ["X-Tenant", "{name}"]'))
+    assert problem.startswith(f"BFF_ROUTES[0][request_headers] must not name {name}")
+    assert load(BASE | toml(f'[[routes]]\n{ROUTE}request_headers = ["X-Tenant"]')).routes
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
+import certifi
 import pytest
 
 from bff.errors import BodyTooLarge, UpstreamTimeout, UpstreamUnreachable
+from bff.guard import Proof
 from bff.request import Headers
+from bff.routes import PLAIN, Route, TLSFiles
 from bff.upstream import Origin, Upstreams
 from tests.support.stack import free_port
 from tests.support.upstream import Request, ScriptedUpstream, Wire, ok, scripted_upstream
@@ -604,8 +608,18 @@ def test_origin(url: str, host: bytes, base: bytes, address: tuple[str, int]) ->
 
 
 def test_origins_are_shared() -> None:
-    """Routes to the same upstream share its connections."""
+    """Routes to the same upstream share its connections, where they are secured in the same way."""
     upstreams = Upstreams()
-    assert upstreams.origin("http://a") is upstreams.origin("http://a")
-    assert upstreams.origin("http://a") is not upstreams.origin("http://b")
+
+    def origin(path: str, url: str, tls: TLSFiles = PLAIN) -> Origin:
+        return upstreams.origin(
+            Route(path, url, ("GET",), "user", Proof.HEADER, 1, frozenset(), False, tls=tls)
+        )
+
+    assert origin("/1", "http://a") is origin("/1", "http://a")
+    assert origin("/1", "http://a") is origin("/2", "http://a")
+    assert origin("/1", "http://a") is not origin("/3", "http://b")
+    assert origin("/4", "https://a") is not origin(
+        "/5", "https://a", TLSFiles(certificate=None, ca=Path(certifi.where()))
+    )
     upstreams.close()

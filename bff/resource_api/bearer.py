@@ -10,10 +10,16 @@ from flask import Request
 
 # RFC 6750 §2.1: b64token.
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_BEARER_AGAIN = re.compile(r",\s*bearer\s", re.IGNORECASE)
-# Behind a comma the scheme of further credentials, or nothing. No token contains a comma, so that one with
-# anything else behind it (a JWS in its JSON serialisation) is simply a bad one.
-_MORE_CREDENTIALS = re.compile(r",[ \t]*+[A-Za-z0-9!#$%&'*+.^_`|~-]*+(?:[ \t,]|\Z)")
+_BEARER = re.compile(r"bearer(?=[ ,]|\Z)", re.IGNORECASE)
+_BEARER_AGAIN = re.compile(r",\s*bearer(?:[\s,]|\Z)", re.IGNORECASE)
+# A comma behind a whole token, or behind none: the next header begins there, whatever it says. Or further on
+# the scheme of further credentials, or nothing. No token contains a comma, so that one with anything else
+# behind it (a JWS in its JSON serialisation) is simply a bad one.
+_MORE_CREDENTIALS = re.compile(
+    r"\A[A-Za-z0-9\-._~+/]*+=*+[ \t]*+,|,[ \t]*+[A-Za-z0-9!#$%&'*+.^_`|~-]*+(?:[ \t,]|\Z)"
+)
+# RFC 9110 §9.3: a body of these means nothing, so that it carries no token either (RFC 6750 §2.2).
+_BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 # No larger form is read to look for a token.
 MAX_FORM_BYTES = 64 * 1024
@@ -46,11 +52,11 @@ def read_credentials(request: Request) -> Credentials | Missing:
     A token in the query is never accepted (it would end up in logs and histories); beside a header it
     makes the request ambiguous (RFC 6750 §2: one method only). A form is looked at by `sends_form_token`.
     """
-    header = request.headers.get("Authorization", "")
-    scheme, _, rest = header.strip(" \t").partition(" ")
-    token = rest.strip(" \t")
-    if scheme.lower() != "bearer":
+    header = request.headers.get("Authorization", "").strip(" \t")
+    scheme = _BEARER.match(header)
+    if scheme is None:
         return Missing.AMBIGUOUS if _BEARER_AGAIN.search(header) else Missing.NONE
+    token = header[scheme.end() :].strip(" \t")
     # A server joins repeated headers with a comma.
     if _MORE_CREDENTIALS.search(token) or "access_token" in request.args:
         return Missing.AMBIGUOUS
@@ -62,11 +68,11 @@ def read_credentials(request: Request) -> Credentials | Missing:
 def sends_form_token(request: Request) -> bool:
     """Whether the request sends a token in a form: beside a header that is one method too many.
 
-    To be asked only once the header's token holds. It reads the body, and a stranger who sends one at a
-    crawl would keep a thread waiting for it.
+    To be asked only once the header's token opens the view. It reads the body, and a stranger who sends one
+    at a crawl would keep a thread waiting for it; who may call the view could keep the view itself waiting.
     """
     length = request.content_length
-    if request.mimetype != "application/x-www-form-urlencoded":
+    if request.method in _BODILESS_METHODS or request.mimetype != "application/x-www-form-urlencoded":
         return False
     if length is None or length > MAX_FORM_BYTES:
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from types import MethodType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from flask import Flask, Response, current_app, request
@@ -40,7 +41,7 @@ class UndeclaredViewError(RuntimeError):
     def __init__(self, endpoints: Collection[str]) -> None:
         super().__init__(
             "these views do not say who may call them: "
-            f"{', '.join(sorted(endpoints))}; put @requires(...) or @public on each"
+            f"{', '.join(sorted(endpoints))}; put @requires(...) or @public on each, right below its route"
         )
         self.endpoints = tuple(sorted(endpoints))
 
@@ -60,6 +61,18 @@ class Requires:
     def met_by(self, token: AccessToken) -> bool:
         """Exact membership; a prefix or another case is something else."""
         return token.scopes.issuperset(self.scopes) and token.groups.issuperset(self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What a view says, and which function says it.
+
+    `functools.wraps` copies attributes: a decorator around the view, which may answer in its place (from
+    a cache, say), would seem to say the same.
+    """
+
+    rule: Public | Requires
+    view: object
 
 
 def requires(
@@ -82,16 +95,33 @@ def requires(
             request.environ[_TOKEN] = outcome
             return cast("R", current_app.ensure_sync(view)(*args, **kwargs))
 
-        setattr(guarded, _MARK, rule)
+        setattr(guarded, _MARK, _Mark(rule, guarded))
         return guarded
 
     return decorate
 
 
 def public(view: View) -> View:
-    """Let anybody in."""
-    setattr(view, _MARK, Public())
+    """Let anybody in.
+
+    Returns the view, or a function in its place where the view is a method of an object, as the one for a
+    blueprint's static files is.
+    """
+    try:
+        setattr(view, _MARK, _Mark(Public(), view))
+    except AttributeError:
+        return public(cast("View", _function_for(view)))
     return view
+
+
+def _function_for(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that does what the view does, and that can be marked."""
+
+    @wraps(view)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return current_app.ensure_sync(view)(*args, **kwargs)
+
+    return function
 
 
 def current_token() -> AccessToken:
@@ -131,7 +161,10 @@ def _scopes(scope: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _declared(app: Flask, endpoint: str) -> Public | Requires | None:
-    return cast("Public | Requires | None", getattr(app.view_functions.get(endpoint), _MARK, None))
+    view = app.view_functions.get(endpoint)
+    mark = getattr(view, _MARK, None)
+    function = view.__func__ if isinstance(view, MethodType) else view
+    return mark.rule if isinstance(mark, _Mark) and mark.view is function else None
 
 
 def _is_empty_static(app: Flask, endpoint: str) -> bool:
@@ -169,10 +202,10 @@ def _authorize(rule: Requires) -> AccessToken | Response:
         return _refuse(refused.reason.value, problems.invalid_token())
     except KeysUnavailable as unavailable:
         return _refuse("keys_unavailable", problems.keys_unavailable(unavailable.retry_after))
-    if sends_form_token(request):
-        return _answer_missing(Missing.AMBIGUOUS)
     if not rule.met_by(token):
         return _refuse("insufficient_scope_or_group", problems.insufficient_scope(rule.scopes))
+    if sends_form_token(request):
+        return _answer_missing(Missing.AMBIGUOUS)
     return token
 
 

@@ -15,7 +15,7 @@ from bff.resource_api.weather import DEFAULT_DAYS, MAX_DAYS, STATION, forecast
 
 ADMIN_GROUP = "admins"
 
-_DAYS = re.compile(r"[0-9]{1,2}")
+_DAYS = re.compile(r"[1-9][0-9]?")
 
 
 def health_routes(is_ready: Callable[[], bool]) -> Blueprint:
@@ -70,7 +70,7 @@ def _days() -> int | Response:
     given = request.args.getlist("days")
     if not given:
         return DEFAULT_DAYS
-    if len(given) == 1 and _DAYS.fullmatch(given[0]) and 1 <= int(given[0]) <= MAX_DAYS:
+    if len(given) == 1 and _DAYS.fullmatch(given[0]) and int(given[0]) <= MAX_DAYS:
         return int(given[0])
     return problems.problem(
         400, "bad_request", f"days must be given once, as a whole number from 1 to {MAX_DAYS}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from bff.resource_api.urls import URLRefused, check_origin, check_url
 PREFIX = "API_"
 
 # RFC 6749 Appendix A.4: one scope-token.
+_BIND_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
@@ -33,8 +34,7 @@ def _list(value: object) -> object:
 
 def _bind(value: str) -> str:
     host, _, port = value.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not host or (":" in host and not bracketed) or not re.fullmatch(r"[0-9]{1,5}", port):
+    if not _BIND_HOST.fullmatch(host) or not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError("is not HOST:PORT: write it as 127.0.0.1:5001 or [::1]:5001")
     if int(port) > 65535:
         raise ValueError("has a port above 65535: choose one from 0 to 65535")
@@ -126,20 +126,31 @@ def load(environ: Mapping[str, str]) -> Settings:
     }
     if given.get("env") == "development":
         given.setdefault("log_format", "text")
-    problems = [*_issuer_problems(given), *_audience_problems(given)]
+    unreadable = {field for field, value in given.items() if not _is_unicode(value)}
+    problems = [f"{variable_of(field)} is not text in UTF-8: set it anew." for field in unreadable]
+    problems += [] if "issuers" in unreadable else _issuer_problems(given)
+    problems += _audience_problems(given)
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsError([*_field_problems(error), *problems]) from None
+        raise SettingsError([*_field_problems(error, unreadable), *problems]) from None
     if problems:
         raise SettingsError(problems)
     return settings
 
 
-def _field_problems(error: ValidationError) -> list[str]:
+def _is_unicode(value: str) -> bool:
+    """Python hides bytes of the environment that are no UTF-8 in lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _field_problems(error: ValidationError, known: Collection[str]) -> list[str]:
     problems: dict[str, None] = {}
     for item in error.errors(include_input=False, include_url=False):
-        variable = variable_of(str(item["loc"][0]))
+        field = str(item["loc"][0])
+        if field in known:
+            continue
+        variable = variable_of(field)
         cause = (
             str(item["ctx"]["error"])
             if item["type"] == "value_error"

@@ -32,7 +32,8 @@ def split(separator: str | None) -> BeforeValidator:
 def _bind(value: str) -> str:
     host, colon, port = value.rpartition(":")
     bare = host.count(":") > 0 and not (host.startswith("[") and host.endswith("]"))
-    if bare or not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    named = bool(host) and host.isascii() and host.isprintable()
+    if bare or not (colon and named and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError("is not HOST:PORT, as in 127.0.0.1:5003 or [::1]:5003")
     return value
 

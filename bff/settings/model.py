@@ -67,6 +67,8 @@ class Settings(BaseModel):
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
+    rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -20,6 +22,14 @@ _NEVER_BACK = frozenset(
     b"set-cookie set-cookie2 server service-worker-allowed clear-site-data refresh connection keep-alive "
     b"proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
+_NEVER_UP = frozenset(
+    b"authorization cookie cookie2 host forwarded via x-request-id x-csrf traceparent tracestate expect "
+    b"connection keep-alive te trailer transfer-encoding content-length upgrade service-worker "
+    b"x-real-ip x-client-ip x-cluster-client-ip true-client-ip cf-connecting-ip x-http-method "
+    b"x-http-method-override x-method-override x-original-method x-original-uri x-original-url "
+    b"x-rewrite-url".split()
+)
+_OURS_UP = (b"proxy-", b"x-forwarded-", b"x-auth-request-", b"sec-")
 _CORS = b"access-control-"
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 §3.3
@@ -31,6 +41,13 @@ def never_back(name: bytes) -> bool:
     """Whether not even a route's own `response_headers` lets a header (in lower case) through: it would act
     with this origin's authority, or belongs to the connection."""
     return name in _NEVER_BACK or name.startswith(_CORS)
+
+
+def never_up(name: bytes) -> bool:
+    """Whether not even a route's own `request_headers` lets a header (in lower case) through: it is ours to
+    send, belongs to the connection, or would have the upstream act on another address, path or method.
+    With `_` it is another name to us and the same to CGI and WSGI."""
+    return name in _NEVER_UP or name.startswith(_OURS_UP) or b"_" in name
 
 
 class RouteSettings(BaseModel):
@@ -48,7 +65,12 @@ class RouteSettings(BaseModel):
     timeout_seconds: Seconds | None = None
     stream: Literal["sse", "websocket"] | None = None
     csrf: Literal["header", "fetch-metadata"] = "header"
+    request_headers: tuple[str, ...] = ()
     response_headers: tuple[str, ...] = ()
+    encoded_slashes: bool = False
+    upstream_ca_file: Path | None = None
+    upstream_cert_file: Path | None = None
+    upstream_key_file: Path | None = None
     anonymous: bool = False
 
     @field_validator("path")
@@ -65,7 +87,14 @@ class RouteSettings(BaseModel):
             raise ValueError("belongs to this server itself")
         return value
 
-    @field_validator("response_headers")
+    @field_validator("request_headers")
+    @classmethod
+    def _passable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if forbidden := [name for name in value if never_up(name.lower().encode())]:
+            raise ValueError(f"must not name {forbidden[0]}: the upstream would take it for ours, or obey it")
+        return value
+
+    @field_validator("request_headers", "response_headers")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(_TOKEN.match(name) for name in value):
@@ -108,6 +137,33 @@ class RouteSettings(BaseModel):
             )
         if self.resource is not None and self.token == "none":
             raise ValueError("resource is what a token is for: it needs one")
+        if (self.upstream_cert_file is None) != (self.upstream_key_file is None):
+            raise ValueError("upstream_cert_file and upstream_key_file belong together")
+        if (self.upstream_ca_file or self.upstream_cert_file) and not self.upstream.startswith("https:"):
+            raise ValueError("upstream_ca_file and upstream_cert_file are for an upstream over https")
+        _check_tls_files(self.upstream_ca_file, self.upstream_cert_file, self.upstream_key_file)
         if self.max_age is not None and self.anonymous:
             raise ValueError("max_age is about a user's sign-in: an anonymous route has none")
         return self
+
+
+def _check_tls_files(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Better told now than at the first request."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ValueError(
+            f"upstream_ca_file cannot be used: {error.strerror or type(error).__name__}"
+        ) from None
+    if certificate is None:
+        return
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ValueError(f"upstream_cert_file and its key cannot be used: {reason}") from None
+
+
+def _no_password() -> str:
+    """Or OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted")

@@ -35,6 +35,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     values, problems = _gather(environ)
     if values.get("env") == "development":
         values.setdefault("log_format", "text")
+        values.setdefault("drain_seconds", 0)
+        values.setdefault("rate_limit_per_minute", 0)
         values.setdefault("secret_keys", _generated_key())
     try:
         settings = Settings(**values)
@@ -54,12 +56,20 @@ def _gather(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     given = {
         field: environ[PREFIX + field.upper()] for field in _fields() if PREFIX + field.upper() in environ
     }
+    problems += [
+        f"{PREFIX}{field.upper()} is not UTF-8" for field, value in given.items() if _is_broken(value)
+    ]
     for field in _secrets():
         path = environ.get(f"{PREFIX}{field.upper()}_FILE")
         if path is not None and field not in given:
             values.pop(field, None)
         _read_secret_file(field, path, given, problems)
     return values | given, problems
+
+
+def _is_broken(value: str) -> bool:
+    """Whether the environment has bytes that are no UTF-8 here: Python hides them in lone surrogates."""
+    return any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _fields() -> list[str]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from bff.errors import UpstreamTimeout, UpstreamUnreachable
 from bff.request import Headers
+from bff.routes import PLAIN, Route, TLSFiles
 from bff.upstream.connection import Broken, Connection, Late
 from bff.upstream.response import Response
 
@@ -23,13 +24,13 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110
 class Origin:
     """Connections to one upstream."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is scheme, host, port and perhaps a base path."""
+    def __init__(self, url: str, tls: TLSFiles = PLAIN) -> None:
+        """`url` is scheme, host, port and perhaps a base path. Raises OSError for files that are no good."""
         parts = urlsplit(url)
         self.host = parts.netloc.encode()
         self.base_path = parts.path.encode()
         self._address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _context(tls) if parts.scheme == "https" else None
         self._idle: list[Connection] = []
 
     async def send(
@@ -134,6 +135,13 @@ class Origin:
             self._idle.pop().close()
 
 
+def _context(tls: TLSFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
 async def _head_while_sending(connection: Connection, sender: asyncio.Task[None], patience: float) -> None:
     """The clock of the response head starts when the body has been sent; it may also come earlier."""
     await asyncio.wait({sender, connection.head_done}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,13 +179,17 @@ class Upstreams:
     """The origins of all routes."""
 
     def __init__(self) -> None:
-        self._origins: dict[str, Origin] = {}
+        self._origins: dict[tuple[str, TLSFiles], Origin] = {}
+        self._of: dict[str, Origin] = {}
 
-    def origin(self, url: str) -> Origin:
-        """The connections for an upstream URL."""
-        found = self._origins.get(url)
+    def origin(self, route: Route) -> Origin:
+        """The connections to a route's upstream; routes share those that are secured in the same way."""
+        found = self._of.get(route.path)
         if found is None:
-            found = self._origins[url] = Origin(url)
+            place = (route.upstream, route.tls)
+            if place not in self._origins:
+                self._origins[place] = Origin(*place)
+            found = self._of[route.path] = self._origins[place]
         return found
 
     def close(self) -> None:

@@ -133,8 +133,8 @@ def test_all_streams_on_all_nodes_end(nodes: Fleet, end: object) -> None:
         start = time.monotonic()
         assert all(each.ends_within(2 - (time.monotonic() - start)) for each in [*told, *proxied])
         assert all(each.line.closed(2.1 - (time.monotonic() - start)) for each in sockets)
-        for each in told:
-            assert [event.data for event in each.named()] == [{"reason": reason}]
+        for stream in told:
+            assert [event.data for event in stream.named()] == [{"reason": reason}]
 
 
 async def open_all(port: int, cookies: list[str]) -> list[asyncio.StreamWriter]:
@@ -181,8 +181,6 @@ def test_many_idle_streams(nodes: Fleet, silent: SilentUpstream) -> None:
             writer.close()
         return held, used / 3
 
-    before = memory(node)
     held, load = asyncio.run(hold())
-    print(f"\n{MANY} streams: {before / 2**20:.0f} -> {held / 2**20:.0f} MiB, load {load:.3f}")
     assert held < MOST_BYTES
     assert load < 0.3

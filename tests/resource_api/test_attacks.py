@@ -52,6 +52,11 @@ def encoded_header(encoding: str) -> Make:
     return lambda forge: forge.access_token(json.dumps(forge.header()).encode(encoding))
 
 
+def deep(levels: int) -> str:
+    """Lists in lists."""
+    return "[" * levels + "]" * levels
+
+
 def scoped_id_token(forge: Forge) -> str:
     """An ID token that has everything of an access token but its kind."""
     return forge.id_token(client_id=forge.client_id, scope=forge.scope)
@@ -241,12 +246,15 @@ ATTACKS: list[tuple[str, Make, Reason]] = [
     ("header in UTF-16", encoded_header("utf-16"), Reason.BAD_HEADER),
     ("header with a BOM", encoded_header("utf-8-sig"), Reason.BAD_HEADER),
     ("header very deep", raw_header("[" * 5000), Reason.BAD_HEADER),
+    ("header too deep", raw_header('{"alg":"RS256","kid":"KID","x":' + deep(32) + "}"), Reason.BAD_HEADER),
     ("typ not a string", headed(typ=["JWT"]), Reason.BAD_HEADER),
     ("cty a number", headed(cty=1), Reason.BAD_HEADER),
     ("x5t null", headed(x5t=None), Reason.BAD_HEADER),
     ("claims a list", lambda f: f.signed(b"[]"), Reason.BAD_CLAIMS),
     ("claims empty", lambda f: f.signed(b""), Reason.NOT_THREE_PARTS),
     ("claims very deep", lambda f: f.signed(b'{"a":' * 1500), Reason.BAD_CLAIMS),
+    ("claims too deep", raw_claims('"version": 2', '"version": ' + deep(32)), Reason.BAD_CLAIMS),
+    ("claims too deep in objects", raw_claims('"alice"', '{"a":' * 32 + "1" + "}" * 32), Reason.BAD_CLAIMS),
     ("two issuers", raw_claims('"iss"', '"iss": "https://evil.example", "iss"'), Reason.BAD_CLAIMS),
     ("two exps", raw_claims('"exp"', '"exp": 1, "exp"'), Reason.BAD_CLAIMS),
     ("duplicates below", raw_claims('"version": 2', '"version": {"a": 1, "a": 2}'), Reason.BAD_CLAIMS),
@@ -396,12 +404,23 @@ def test_scope_is_an_exact_member(api: FlaskClient, forge: Forge, changes: dict[
         headed(typ="JWT"),
         headed(typ="at+jwt"),
         headed(x5t="thumbprint"),
+        headed(x=json.loads(deep(31))),
+        raw_claims('"version": 2', '"version": ' + deep(31)),
+        claiming(version=[[]] * 40, nickname="[{" * 100),
     ],
 )
 def test_a_good_token_passes(api: FlaskClient, forge: Forge, make: Make) -> None:
     """What the standards and Cognito allow is accepted: the table above proves nothing otherwise."""
     answer = api.get("/weather", headers=bearer(make(forge)))
     assert answer.status_code == 200, answer.text
+
+
+def test_no_depth_is_too_deep_for_us(api: FlaskClient, forge: Forge) -> None:
+    """Parsing ends somewhere below Python's recursion limit, and nobody gets further than that."""
+    for levels in range(880, 1000):
+        header = '{"alg":"RS256","kid":"access-1","x":' + deep(levels) + "}"
+        token = compact(header.encode(), forge.access_claims(), lambda _: b"junk")
+        assert api.get("/weather", headers=bearer(token)).status_code == 401, levels
 
 
 def test_no_attack_costs_much(api: FlaskClient, forge: Forge) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
 
+from bff.resource_api import JWTValidator, requires
 from bff.resource_api.bearer import Credentials
 from tests.forge import Forge
-from tests.resource_api.conftest import bearer
+from tests.resource_api.conftest import Clock, bearer
 
 NO_CREDENTIALS = (401, "Bearer")
 INVALID_TOKEN = (401, 'Bearer error="invalid_token"')
@@ -46,6 +48,17 @@ INVALID_REQUEST = (400, 'Bearer error="invalid_request"')
         ("Bearer TOKEN,Negotiate", INVALID_REQUEST),
         ("Bearer TOKEN,,", INVALID_REQUEST),
         ("Bearer ,TOKEN", INVALID_REQUEST),
+        ("Bearer,TOKEN", INVALID_REQUEST),
+        ("Bearer TOKEN,a=b", INVALID_REQUEST),
+        ('Bearer TOKEN,"x"', INVALID_REQUEST),
+        ("Bearer TOKEN , {}", INVALID_REQUEST),
+        ("Bearer a b, Basic dXNlcjpwYXNz", INVALID_REQUEST),
+        ("Basic eA==,Bearer", INVALID_REQUEST),
+        ("Bearer,Basic eA==", INVALID_REQUEST),
+        ("Bearer,Bearer", INVALID_REQUEST),
+        (",Bearer", INVALID_REQUEST),
+        ("Basic eA==,Negotiate", NO_CREDENTIALS),
+        ("Basic eA==,Bearertoken", NO_CREDENTIALS),
         ('Bearer TOKEN, Digest username="a", realm="b"', INVALID_REQUEST),
         ('Bearer {"payload":"e30","signatures":[]}', INVALID_TOKEN),
         ('Bearer {"payload":"e30", "protected":"e30", "signature":"AA"}', INVALID_TOKEN),
@@ -82,25 +95,80 @@ def test_a_token_in_the_query_is_never_accepted(api: FlaskClient, forge: Forge) 
     token = forge.access_token()
     alone = api.get("/weather", query_string={"access_token": token})
     assert (alone.status_code, alone.headers["WWW-Authenticate"]) == NO_CREDENTIALS
-    both = api.get("/weather", query_string={"access_token": token}, headers=bearer(token))
-    assert (both.status_code, both.headers["WWW-Authenticate"]) == INVALID_REQUEST
+    for other in (token, forge.access_token(exp=1, iat=0), "junk"):
+        both = api.get("/weather", query_string={"access_token": token}, headers=bearer(other))
+        assert (both.status_code, both.headers["WWW-Authenticate"]) == INVALID_REQUEST
 
 
-def test_a_token_in_a_form_is_never_accepted(api: FlaskClient, forge: Forge) -> None:
+BODILESS = ["GET", "HEAD", "DELETE", "OPTIONS"]
+
+
+@pytest.fixture
+def orders(forge: Forge) -> FlaskClient:
+    """An API that takes every method."""
+    app = Flask("tests", static_folder=None)
+    app.testing = True
+
+    @app.route("/orders", methods=[*BODILESS, "POST", "PUT", "PATCH"])
+    @requires(scope="openid")
+    def view() -> str:
+        return "in"
+
+    JWTValidator(forge.issuer, client_ids={forge.client_id}, clock=Clock(forge.now)).protect(app)
+    return app.test_client()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_token_in_a_form_is_never_accepted(orders: FlaskClient, forge: Forge, method: str) -> None:
     """Alone it counts as no credentials, beside a header as two methods."""
     form = {"access_token": forge.access_token()}
-    alone = api.get("/weather", data=form)
+    alone = orders.open("/orders", method=method, data=form)
     assert (alone.status_code, alone.headers["WWW-Authenticate"]) == NO_CREDENTIALS
-    both = api.get("/weather", data=form, headers=bearer(form["access_token"]))
+    both = orders.open("/orders", method=method, data=form, headers=bearer(form["access_token"]))
     assert (both.status_code, both.headers["WWW-Authenticate"]) == INVALID_REQUEST
-    other = api.get("/weather", data={"a": "b"}, headers=bearer(form["access_token"]))
+    other = orders.open("/orders", method=method, data={"a": "b"}, headers=bearer(form["access_token"]))
     assert other.status_code == 200
 
 
-def test_a_body_too_large_is_not_read(api: FlaskClient, forge: Forge) -> None:
+class Unread:
+    """A body that would keep whoever reads it waiting."""
+
+    def read(self, _size: int = -1) -> bytes:
+        """Not to be called."""
+        raise AssertionError("the body was read")
+
+
+def status_of(client: FlaskClient, method: str, token: str, length: int) -> int:
+    """The status for a form of so many bytes that never come."""
+    answer = client.open(
+        "/orders",
+        method=method,
+        headers=bearer(token),
+        environ_overrides={
+            "wsgi.input": Unread(),
+            "CONTENT_TYPE": "application/x-www-form-urlencoded",
+            "CONTENT_LENGTH": str(length),
+        },
+    )
+    return answer.status_code
+
+
+@pytest.mark.parametrize("method", BODILESS)
+def test_a_body_that_means_nothing_is_not_read(orders: FlaskClient, forge: Forge, method: str) -> None:
+    """RFC 6750 §2.2 knows no form with GET, and a slow one would keep a thread."""
+    assert status_of(orders, method, forge.access_token(), 100) == 200
+
+
+def test_the_body_of_who_may_not_call_is_not_read(orders: FlaskClient, forge: Forge) -> None:
+    """A token that holds and lacks the scope keeps no thread waiting either."""
+    assert status_of(orders, "POST", forge.access_token(scope="other"), 100) == 403
+    with pytest.raises(AssertionError, match="was read"):
+        status_of(orders, "POST", forge.access_token(), 100)
+
+
+def test_a_body_too_large_is_not_read(orders: FlaskClient, forge: Forge) -> None:
     """A large form is not searched for tokens, whoever sends it."""
-    answer = api.get("/weather", data={"a": "b" * 70_000}, headers=bearer(forge.access_token()))
-    assert answer.status_code == 200
+    assert status_of(orders, "POST", forge.access_token(), 70_000) == 200
 
 
 def test_credentials_do_not_print_the_token() -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -326,6 +327,37 @@ def self_signed(folder: Path) -> Path:
     path = folder / "server.pem"
     path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
     return path
+
+
+def endless_redirect(handler: BaseHTTPRequestHandler) -> None:
+    """Elsewhere, with as much of a body as is read."""
+    handler.send_response(302)
+    handler.send_header("Location", "/elsewhere")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * 65536)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless_redirect,
+        plain(gzip.compress(b" " * 30_000_000), 302, Location="/elsewhere", Content_Encoding="gzip"),
+        plain(b"", 302, Location="http://[::1/"),
+        plain(b"", 302, Location="/\xff"),
+        plain(b"", 307, Location="http://a b"),
+    ],
+)
+def test_nothing_of_a_redirect_is_read(server: LocalIssuer, answer: Answer) -> None:
+    """Its status is enough: neither its body nor its address is looked at, whatever they are."""
+    for path in (DISCOVERY, JWKS):
+        server.answers = {path: answer}
+        tracemalloc.start()
+        with pytest.raises(FetchFailed, match="answer 30"):
+            fetch(server.issuer)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10_000_000
 
 
 def test_a_redirect_is_not_followed(server: LocalIssuer) -> None:

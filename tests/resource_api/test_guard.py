@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Blueprint, Flask, request
 from flask.views import MethodView
 
 from bff.resource_api import (
@@ -112,9 +113,99 @@ def test_a_static_folder_must_be_declared_too(validator: JWTValidator, tmp_path:
     app = Flask("tests", static_folder=str(tmp_path), static_url_path="/static")
     with pytest.raises(UndeclaredViewError, match="static"):
         validator.protect(app)
-    public(app.view_functions["static"])
+    app.view_functions["static"] = public(app.view_functions["static"])
     with validator.protect(app).test_client().get("/static/x.txt") as answer:
         assert answer.get_data() == b"x"
+
+
+def test_a_blueprint_s_static_folder_can_be_opened(validator: JWTValidator, tmp_path: Path) -> None:
+    """That view is a method of the blueprint, which cannot be marked: a function stands for it."""
+    (tmp_path / "x.txt").write_text("x")
+    app = Flask("tests", static_folder=None)
+    app.register_blueprint(Blueprint("shop", "tests", static_folder=str(tmp_path), static_url_path="/s"))
+    with pytest.raises(UndeclaredViewError, match=r"shop\.static"):
+        validator.protect(app)
+    app.view_functions["shop.static"] = public(app.view_functions["shop.static"])
+    with validator.protect(app).test_client().get("/s/x.txt") as answer:
+        assert answer.get_data() == b"x"
+
+
+def test_the_guide_s_way_to_open_a_static_view() -> None:
+    """The line in the guide is the one that the tests above have tried."""
+    guide = (Path(__file__).parents[2] / "docs" / "resource-server.md").read_text()
+    assert 'app.view_functions["static"] = public(app.view_functions["static"])' in guide
+
+
+def remembering(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as found in the wild: it keeps the first answer, and looks like the view itself."""
+    kept: list[Any] = []
+
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not kept:
+            kept.append(view(*args, **kwargs))
+        return kept[0]
+
+    return wrapper
+
+
+class Remembering:
+    """The same as a class."""
+
+    def __init__(self, view: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, view)
+        self.__func__ = view
+        self.view = view
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Pass on."""
+        return self.view(*args, **kwargs)
+
+
+@pytest.mark.parametrize("decorator", [remembering, Remembering, functools.partial])
+@pytest.mark.parametrize("mark", [requires(), public])
+def test_a_decorator_in_front_does_not_inherit_the_word(
+    validator: JWTValidator, forge: Forge, decorator: Callable[..., Any], mark: Callable[..., Any]
+) -> None:
+    """Between route and @requires it could answer anybody from its cache: it must be declared itself."""
+    app = flask_app()
+    app.add_url_rule("/in-front", "in_front", decorator(mark(lambda: "secret")))
+    with pytest.raises(UndeclaredViewError, match=r"in_front.* right below"):
+        validator.protect(app)
+    app = validator.protect(flask_app())
+    app.add_url_rule("/in-front", "in_front", decorator(mark(lambda: "secret")))
+    assert app.test_client().get("/in-front", headers=bearer(forge.access_token())).status_code == 403
+
+
+def test_a_decorator_behind_is_guarded(validator: JWTValidator, forge: Forge) -> None:
+    """Below @requires it may keep what it likes: nobody gets there without a token."""
+    app = Flask("tests", static_folder=None)
+    app.add_url_rule("/kept", "kept", requires()(remembering(lambda: "kept")))
+    client = validator.protect(app).test_client()
+    assert client.get("/kept", headers=bearer(forge.access_token())).text == "kept"
+    assert client.get("/kept").status_code == 401
+
+
+def test_methods_as_views(validator: JWTValidator, forge: Forge) -> None:
+    """A method that is decorated in its class has said who may call it, on every object."""
+
+    class Shop:
+        @public
+        def window(self) -> str:
+            return "window"
+
+        @requires()
+        def till(self) -> str:
+            return current_token().client_id or ""
+
+    app, shop = Flask("tests", static_folder=None), Shop()
+    app.add_url_rule("/window", "window", shop.window)
+    app.add_url_rule("/till", "till", shop.till)
+    client = validator.protect(app).test_client()
+    assert client.get("/window").text == "window"
+    assert client.get("/till").status_code == 401
+    answer = client.get("/till", headers=bearer(forge.access_token()))
+    assert (answer.text, answer.headers["Cache-Control"]) == ("web-client", "no-store")
 
 
 def test_undeclared_views_are_refused(validator: JWTValidator, forge: Forge) -> None:
@@ -326,6 +417,37 @@ def test_the_rfc_9068_profile(
     assert outcome(validator, forge.access_token(forge.header(**header), **changes)) == reason
 
 
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({"profile": "rfc9068", "client_ids": ["c"]}, True),
+        ({"profile": "rfc9068", "client_ids": ["c"], "audience": "api"}, False),
+        ({"profile": "rfc9068", "audience": "api"}, False),
+        ({"client_ids": ["c"]}, False),
+    ],
+)
+def test_a_profile_without_its_audience_is_warned_of(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], *, warned: bool
+) -> None:
+    """RFC 9068 §4 wants `aud` compared; where it cannot be, the log says so at the start."""
+    JWTValidator("https://i.example", **options)
+    assert ("without an audience" in caplog.text) == warned
+
+
+def test_a_claim_is_frozen_at_every_depth(forge: Forge) -> None:
+    """What one view changes in a claim another would read."""
+    rules = ClaimRules(TokenProfile.COGNITO, frozenset({"web-client"}), None, 60)
+    given = {"address": {"lines": [{"a": [1]}]}}
+    claims = forge.access_claims(**given)
+    frozen = judge({}, claims, rules, forge.issuer, forge.now).claims
+    with pytest.raises(TypeError):
+        frozen["address"]["lines"] = ()
+    with pytest.raises(TypeError):
+        frozen["address"]["lines"][0]["a"] = 2
+    claims["address"]["lines"].append("later")
+    assert frozen["address"]["lines"] == ({"a": (1,)},)
+
+
 def test_a_wider_allow_list(forge: Forge, issuer: LocalIssuer) -> None:
     """RS512 is accepted where it is asked for, with the key that the issuer publishes for it."""
     options: dict[str, Any] = {"client_ids": {forge.client_id}, "clock": Clock(forge.now)}
@@ -361,4 +483,7 @@ def test_the_token_type_is_frozen_and_discreet(forge: Forge) -> None:
         token.sub = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
         token.claims["sub"] = "other"  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        token.claims["cognito:groups"].append("admins")
+    assert token.claims["cognito:groups"] == ("readers",)
     assert isinstance(token, AccessToken)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bff.resource_api.jwt.compact import inspect
+from bff.resource_api.jwt.compact import Inspected, inspect
+from bff.resource_api.jwt.compact import decode_base64url as b64decoded
 from bff.resource_api.jwt.keys import MAX_MODULUS_BITS, build_key_set, verify_signature
 from bff.resource_api.jwt.model import Reason, TokenRefused
-from tests.forge import ABSENT, Forge, b64, number, signer
+from tests.forge import ABSENT, Forge, b64, compact, number, signer
 from tests.resource_api.test_fuzz import JSON
 
 GOOD = "access-1"
@@ -123,6 +124,26 @@ def test_one_kid_for_two_keys_is_nobody_s() -> None:
     one, two = signer(GOOD).jwk(), signer("other").jwk(kid=GOOD)
     assert used(one, two) == used(one, two, one) == set()
     assert used(one, one) == {(GOOD, "RS256")}
+
+
+def test_two_spellings_of_one_key_are_one_key() -> None:
+    """A zero in front changes nothing: the numbers are compared, not their text."""
+    plain = signer(GOOD).jwk()
+    padded = {name: b64(b"\0" + b64decoded(plain[name])) for name in ("n", "e")}
+    assert used(plain, {**plain, **padded}) == {(GOOD, "RS256")}
+    token = inspect(Forge("https://i.example").access_token(), RS256)
+    for jwks in ([plain], [{**plain, **padded}], [plain, {**plain, "n": padded["n"]}]):
+        verify_signature(token, build_key_set(jwks, RS256)[(GOOD, "RS256")])
+
+
+def test_a_header_that_only_the_library_finds_too_deep() -> None:
+    """It parses the header once more: what breaks it there is a bad token, too."""
+    key = build_key_set([signer(GOOD).jwk()], RS256)[(GOOD, "RS256")]
+    header = b'{"alg":"RS256","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    token = Inspected(compact(header, b"{}", lambda _: b"x"), {}, {}, "RS256", GOOD)
+    with pytest.raises(TokenRefused) as refused:
+        verify_signature(token, key)
+    assert refused.value.reason is Reason.SIGNATURE
 
 
 def test_a_key_is_for_its_algorithm_alone() -> None:

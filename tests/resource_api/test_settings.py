@@ -63,6 +63,10 @@ def test_everything_set() -> None:
         ("API_BIND", "127.0.0.1:-1"),
         ("API_BIND", "::1:5001"),
         ("API_BIND", "127.0.0.1:\u0663"),
+        ("API_BIND", "b\u00fccher:80"),
+        ("API_BIND", "a b:80"),
+        ("API_BIND", "[zz]:80"),
+        ("API_BIND", "[]:80"),
         ("API_ENV", "Production"),
         ("API_ENV", "prod"),
         ("API_ISSUER", "issuer.example"),
@@ -126,6 +130,14 @@ def test_a_bad_value_is_named_and_not_shown(variable: str, value: str) -> None:
 def test_plain_http_on_loopback_is_fine(issuer: str) -> None:
     """In production too: nobody is in between there."""
     assert load({**GOOD, "API_ISSUER": issuer}).issuers == (issuer,)
+
+
+@pytest.mark.parametrize("field", sorted(set(Settings.model_fields)))
+def test_what_is_not_utf_8_is_one_problem(field: str) -> None:
+    """Python hands such bytes over as lone surrogates, which break whatever writes them out."""
+    with pytest.raises(SettingsError) as error:
+        load({**GOOD, variable_of(field): b"\xff:80".decode("utf-8", "surrogateescape")})
+    assert error.value.problems == (f"{variable_of(field)} is not text in UTF-8: set it anew.",)
 
 
 def test_all_problems_at_once() -> None:

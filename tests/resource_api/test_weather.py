@@ -53,6 +53,7 @@ def test_the_forecast(api: FlaskClient, forge: Forge, query: str, days: int) -> 
         "days=1e1",
         "days=%201",
         "days=1_0",
+        "days=05",
         "days=005",
         "days=%D9%A3",
         "days=5&days=5",

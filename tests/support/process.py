@@ -37,9 +37,17 @@ class ServeProcess:
             return False
         return answer.status == 200
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the arbiter and all workers, as a terminal or an init system does."""
+        os.killpg(self._process.pid, number)
+
     def stop(self) -> tuple[int, str]:
         """Ask it to end; its exit code and everything that it wrote."""
         self._process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for its end; its exit code and everything that it wrote."""
         code = self._process.wait(15)
         return code, self._output.read_text()
 

@@ -51,8 +51,15 @@ def judge(
         groups=_groups(claims),
         username=_optional_text(claims, "username"),
         expires_at=expires_at,
-        claims=MappingProxyType(dict(claims)),
+        claims=frozen(dict(claims)),
     )
+
+
+def frozen(value: Any) -> Any:
+    """A copy that cannot be changed at any depth: read-only mappings, and tuples for lists."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: frozen(inner) for name, inner in value.items()})
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def _check_times(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Never
 
@@ -17,6 +17,7 @@ from bff.resource_api.jwt.model import Reason, TokenRefused
 
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_KEY_ID_LENGTH = 256
+MAX_NESTING = 32
 
 # Three parts, none of them empty: no JWE (five parts), no JSON serialisation, no unsigned token.
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
@@ -68,9 +69,11 @@ def decode_base64url(part: str) -> bytes:
 
 
 def parse_object(raw: bytes, reason: Reason) -> dict[str, Any]:
-    """One JSON object in UTF-8 without duplicate members, NaN, Infinity or lone surrogates."""
+    """One JSON object in UTF-8 without duplicate members, NaN, Infinity, lone surrogates or great depth."""
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if raw.count(b"[") + raw.count(b"{") > MAX_NESTING:
+            _check_nesting(value)
         if b"\\u" in raw:
             # Half of a surrogate pair parses, and then breaks whatever writes it out again.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -87,6 +90,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # RFC 8725 §2.4 in spirit: two readers may pick different ones.
         raise ValueError("duplicate member")
     return members
+
+
+def _check_nesting(value: object) -> None:
+    """What the parser gets through just below Python's recursion limit breaks whoever reads it next."""
+    level: list[object] = [value]
+    for _ in range(MAX_NESTING):
+        level = [inner for outer in level for inner in _members(outer) if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError("nested too deeply")
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _no_constant(_: str) -> Never:

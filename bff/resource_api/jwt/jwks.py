@@ -2,7 +2,8 @@
 
 Whatever the requests do, at most one fetch runs at a time and at most one begins per cooldown.
 A request waits for a fetch only where it cannot be judged without, never longer than `max_wait`,
-and not at all while the issuer is known to be in trouble and old keys are at hand.
+and not at all while the issuer is known to be in trouble and old keys are at hand. For a kid that may be
+invented only a few wait so long, or anybody could hold all threads of a process behind a slow issuer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from bff.resource_api.jwt.model import KeysUnavailable
 
 logger = logging.getLogger("bff.resource_api")
 
+MAX_PATIENT = 2
+"""So many requests with an unknown kid wait `max_wait` for a fetch, the others `short_wait`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
@@ -30,13 +34,13 @@ class CachePolicy:
     refresh_after: float = 300.0
     """From this age on a request begins a fetch, and goes on with the keys at hand."""
     stale: float = 3600.0
-    """How long beyond their lifetime keys serve while the issuer cannot be asked."""
+    """How long beyond their lifetime keys serve after a failed fetch."""
     cooldown: float = 5.0
     """Between the beginnings of two fetches, whatever the reason: unknown kids, failures."""
     max_wait: float = 3.0
     """How long requests wait for a fetch, counted from its beginning."""
     short_wait: float = 0.25
-    """The same while the issuer has just failed and nothing at all is at hand."""
+    """The same while the issuer has just failed and nothing at all is at hand, or many wait already."""
     trouble: float = 30.0
     """How long after a failed fetch the issuer counts as being in trouble."""
     overdue: float = 8.0
@@ -79,11 +83,13 @@ class KeyCache:
         self._flight: _Flight | None = None
         self._began = -math.inf
         self._failed = -math.inf
+        self._patient = threading.BoundedSemaphore(MAX_PATIENT)
 
     def find(self, key_id: str, algorithm: str) -> VerificationKey | None:
         """The key by this name, `None` where the issuer has none; it may fetch and wait.
 
-        Raises `KeysUnavailable` where no keys are at hand.
+        Raises `KeysUnavailable` where no keys are at hand, or where this one is not among them and the
+        issuer cannot be asked.
         """
         snapshot = self._usable(self._policy.max_wait)
         key = snapshot.keys.get((key_id, algorithm))
@@ -93,15 +99,14 @@ class KeyCache:
         return key
 
     def ready(self) -> bool:
-        """Whether tokens can be judged now; begins a fetch if one is due, and waits briefly."""
+        """Whether some token can be accepted now; begins a fetch if one is due, and waits briefly."""
         try:
-            self._usable(self._policy.short_wait)
+            return bool(self._usable(self._policy.short_wait).keys)
         except KeysUnavailable:
             return False
-        return True
 
     def _usable(self, max_wait: float) -> Snapshot:
-        """Keys that may be used now: fresh ones, or stale ones in an outage."""
+        """Keys that may be used now: those within their lifetime, or stale ones in an outage."""
         snapshot = self._snapshot
         now = self._clock()
         if snapshot is not None and now - snapshot.fetched_at < self._policy.refresh_after:
@@ -117,9 +122,14 @@ class KeyCache:
         return snapshot
 
     def _is_at_hand(self, now: float) -> bool:
+        """Merely slow is no outage: a removed key must not live on because of that."""
         snapshot = self._snapshot
-        limit = self._policy.lifetime + self._policy.stale
+        limit = self._policy.lifetime + (self._policy.stale if self._is_outage() else 0)
         return snapshot is not None and now - snapshot.fetched_at < limit
+
+    def _is_outage(self) -> bool:
+        """Whether the last fetch to end has failed."""
+        return self._failed > -math.inf
 
     def _patience(self, flight: _Flight, now: float, max_wait: float, *, at_hand: bool) -> float:
         """Threads must not pile up behind an issuer that hangs: once it has failed, nobody waits.
@@ -132,12 +142,28 @@ class KeyCache:
         return max(0.0, flight.began + max_wait - now)
 
     def _refetched(self, snapshot: Snapshot) -> Snapshot:
-        """Begin or join a fetch for a kid that `snapshot` lacks, and return the newest keys."""
+        """Begin or join a fetch for a kid that `snapshot` lacks, and return the newest keys.
+
+        Raises `KeysUnavailable` where they do not come: whether the issuer knows this kid is still open.
+        """
         now = self._clock()
         flight = self._begin(now)
         if flight is not None:
-            flight.done.wait(self._patience(flight, now, self._policy.max_wait, at_hand=True))
-        return self._snapshot or snapshot
+            self._wait_for_kid(flight, now)
+        newest = self._snapshot or snapshot
+        open_ = self._is_outage() if flight is None else newest.fetched_at < flight.began
+        if open_:
+            raise KeysUnavailable(self._retry_after())
+        return newest
+
+    def _wait_for_kid(self, flight: _Flight, now: float) -> None:
+        patient = self._patient.acquire(blocking=False)
+        try:
+            max_wait = self._policy.max_wait if patient else self._policy.short_wait
+            flight.done.wait(self._patience(flight, now, max_wait, at_hand=True))
+        finally:
+            if patient:
+                self._patient.release()
 
     def _begin(self, now: float) -> _Flight | None:
         """Join the fetch under way, or begin one; `None` while the cooldown forbids it."""

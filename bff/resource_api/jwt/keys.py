@@ -33,8 +33,8 @@ class VerificationKey:
 
     key_id: str
     algorithm: str
-    thumbprint: tuple[str, str]
-    """Modulus and exponent as published: tells two keys apart."""
+    numbers: tuple[int, int]
+    """Modulus and exponent: tell two keys apart, however they are spelled."""
     key: Key = field(repr=False)
 
 
@@ -52,7 +52,8 @@ def verify_signature(token: Inspected, key: VerificationKey) -> None:
         raise TokenRefused(Reason.ALGORITHM)
     try:
         jws.verify(token.compact, key.key, algorithms=[key.algorithm])
-    except JOSEError:
+    except (JOSEError, RecursionError):
+        # It parses the header once more, a frame deeper.
         raise TokenRefused(Reason.SIGNATURE) from None
 
 
@@ -67,7 +68,7 @@ def build_key_set(jwks: Iterable[object], algorithms: Collection[str]) -> KeySet
     for jwk in jwks:
         for key in _keys_from(jwk, algorithms):
             name = (key.key_id, key.algorithm)
-            if found.setdefault(name, key).thumbprint != key.thumbprint:
+            if found.setdefault(name, key).numbers != key.numbers:
                 ambiguous.add(name)
     if ambiguous:
         logger.warning("issuer publishes different keys under one kid; they are not used")
@@ -80,12 +81,12 @@ def _keys_from(jwk: object, algorithms: Collection[str]) -> list[VerificationKey
     key_id, algorithm = jwk.get("kid"), jwk.get("alg")
     if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID_LENGTH:
         return []
-    public = _public_part(jwk)
-    if public is None:
+    numbers = _public_numbers(jwk)
+    if numbers is None:
         return []
     # RFC 7517 §4.4: without `alg` the key serves any algorithm of its type that is allowed here.
     wanted = [name for name in sorted(algorithms) if algorithm is None or algorithm == name]
-    return [_construct(key_id, name, public) for name in wanted]
+    return [_construct(key_id, name, numbers) for name in wanted]
 
 
 def _is_for_verifying(jwk: Mapping[str, Any]) -> bool:
@@ -99,7 +100,7 @@ def _is_for_verifying(jwk: Mapping[str, Any]) -> bool:
     )
 
 
-def _public_part(jwk: Mapping[str, Any]) -> dict[str, str] | None:
+def _public_numbers(jwk: Mapping[str, Any]) -> tuple[int, int] | None:
     """Modulus and exponent only, of sane sizes; a private key in the set stays where it is."""
     modulus, exponent = jwk.get("n"), jwk.get("e")
     if not isinstance(modulus, str) or not isinstance(exponent, str):
@@ -113,11 +114,13 @@ def _public_part(jwk: Mapping[str, Any]) -> dict[str, str] | None:
         return None
     if e < 3 or e % 2 == 0 or e.bit_length() > MAX_EXPONENT_BITS:
         return None
-    return {"kty": "RSA", "n": modulus, "e": exponent}
+    return n, e
 
 
-def _construct(key_id: str, algorithm: str, public: dict[str, str]) -> VerificationKey:
+def _construct(key_id: str, algorithm: str, numbers: tuple[int, int]) -> VerificationKey:
     from jose import jwk
+    from jose.utils import long_to_base64
 
-    key = jwk.construct(public, algorithm)
-    return VerificationKey(key_id, algorithm, (public["n"], public["e"]), key)
+    n, e = (long_to_base64(number).decode() for number in numbers)
+    key = jwk.construct({"kty": "RSA", "n": n, "e": e}, algorithm)
+    return VerificationKey(key_id, algorithm, numbers, key)

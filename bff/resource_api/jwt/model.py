@@ -72,7 +72,7 @@ class AccessToken:
     expires_at: float
     """Seconds since the epoch, as issued: the clock skew is not added."""
     claims: Mapping[str, Any]
-    """All claims, read-only."""
+    """All claims, read-only at every depth: lists are tuples here."""
 
     def __repr__(self) -> str:
         """Harmless in a log: no claim that says who the user is."""

@@ -63,11 +63,17 @@ class Watchdog:
 
 def watched_session(watchdog: Watchdog) -> requests.Session:
     """A session without retries and credentials, all of whose connections `watchdog` can cut."""
-    session = requests.Session()
+    session = _Session()
     session.auth = _no_credentials
     session.mount("https://", adapter := _WatchedAdapter(watchdog))
     session.mount("http://", adapter)
     return session
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, _resp: requests.Response) -> None:
+        """Know of no redirect: even where none is followed, `requests` would parse its Location and read
+        all of its body, decompressed and without a limit, to prepare the next request."""
 
 
 class _WatchedAdapter(HTTPAdapter):

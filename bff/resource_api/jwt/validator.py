@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -17,6 +18,8 @@ from bff.resource_api.urls import URLRefused, check_url
 
 if TYPE_CHECKING:
     from flask import Flask
+
+logger = logging.getLogger("bff.resource_api")
 
 _App = TypeVar("_App", bound="Flask")
 
@@ -51,6 +54,8 @@ class JWTValidator:
         self._rules = _checked_rules(
             ClaimRules(TokenProfile(profile), _names(client_ids), audience, clock_skew_seconds)
         )
+        if self._rules.profile is TokenProfile.RFC9068 and audience is None:
+            logger.warning("profile rfc9068 without an audience: `aud` is not checked (RFC 9068, section 4)")
         self._clock = clock
         limits = fetch_limits or FetchLimits()
         self._caches = {
@@ -80,9 +85,12 @@ class JWTValidator:
         return judge(inspected.header, inspected.claims, self._rules, issuer, self._clock())
 
     def ready(self) -> bool:
-        """Whether the keys of every issuer are at hand; fetches them if need be, waits briefly."""
+        """Whether keys of an issuer are at hand; fetches all issuers' if need be, waits briefly.
+
+        One is enough: an outage of one issuer must not take the others' users out of service, too.
+        """
         states = [cache.ready() for cache in self._caches.values()]
-        return all(states)
+        return any(states)
 
     def protect(self, app: _App) -> _App:
         """Put this validator in front of `app`; call it after the last view is in place.

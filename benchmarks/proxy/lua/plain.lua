@@ -1,0 +1,2 @@
+-- The same request again and again, as fast as it is answered.
+dofile("result.lua")

@@ -1,0 +1,96 @@
+"""Sign-ins and callbacks by client address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from bff import rate_limit
+from bff.errors import RateLimited
+from bff.rate_limit import RateLimit
+from tests.support.browser import CSRF
+from tests.support.stack import Stack, running, store
+
+
+def allowed(limit: RateLimit, client: str, tries: int) -> int:
+    """How many of so many requests may pass."""
+    passed = 0
+    for _ in range(tries):
+        with suppress(RateLimited):
+            limit.check(client)
+            passed += 1
+    return passed
+
+
+def test_one_address_does_not_cost_another() -> None:
+    """Each address has its own count."""
+    limit = RateLimit(3)
+    assert allowed(limit, "192.0.2.1", 5) == 3
+    assert allowed(limit, "192.0.2.2", 5) == 3
+    assert allowed(limit, "unknown", 5) == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("0.0.0.1", "::1", False),
+    ],
+)
+def test_addresses_that_are_one(first: str, second: str, same: bool) -> None:
+    """An IPv6 network is one client; a mapped address is the one that it maps."""
+    limit = RateLimit(3)
+    allowed(limit, first, 3)
+    assert allowed(limit, second, 3) == (0 if same else 3)
+
+
+def test_off() -> None:
+    """0 is no limit."""
+    assert allowed(RateLimit(0), "192.0.2.1", 2000) == 2000
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses somebody has, so many are remembered."""
+    monkeypatch.setattr(rate_limit, "REMEMBERED", 100)
+    limit = RateLimit(3)
+    for number in range(1000):
+        limit.check(f"10.0.{number // 250}.{number % 250}")
+        assert len(limit._storage.storage) <= 110
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    with store() as redis, running(redis, rate_limit_per_minute="5", trusted_proxies="127.0.0.1/32") as found:
+        yield found
+
+
+def test_over_the_limit(stack: Stack) -> None:
+    """Sign-ins and callbacks get a page with 429 and the time to wait, counted together and by the address
+    that a trusted proxy tells; nothing else is limited."""
+    browser = stack.browser()
+    for _ in range(3):
+        assert browser.get("/bff/login").status == 302
+    for _ in range(2):
+        assert browser.get("/bff/callback?state=x&code=y").status == 400
+    for target in ("/bff/login", "/bff/callback?state=x"):
+        answer = browser.get(target)
+        assert (answer.status, int(answer.get("retry-after")) > 0) == (429, True)
+        assert "<code>rate_limited</code>" in answer.text
+        assert answer.get("cache-control") == "no-store"
+    assert browser.get("/bff/login", {"X-Forwarded-For": "192.0.2.9"}).status == 302
+    assert browser.get("/").status == 200
+    assert browser.get("/bff/user", CSRF).status == 401
+
+
+def test_the_order_of_refusals(stack: Stack) -> None:
+    """405 and 413 come before 429, and do not count."""
+    browser = stack.browser()
+    for _ in range(8):
+        assert browser.post("/bff/login").status == 405
+        assert browser.request("POST", "/bff/callback", {"Content-Length": "99999999"}).status == 413
+    assert browser.get("/bff/login").status == 302
