@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bff.errors import BadRequest, UpstreamUnreachable
 from bff.websocket import accept, answer_headers, check, is_handshake
 from tests.fakes import head
+from tests.support.authority import Authority
 from tests.support.browser import CSRF
 from tests.support.stack import Stack, Store, running, store
 from tests.support.upstream import Request, Wire, ok
@@ -433,6 +436,41 @@ def test_half_open_is_bounded(stack: Stack, sid: str, monkeypatch: pytest.Monkey
     with websocket(stack.port, "/socket", sent(stack, sid)) as opened:
         opened.line.socket.shutdown(socket.SHUT_WR)
         assert opened.line.closed(1.5)
+
+
+def test_over_tls(module_store: Store, tmp_path: Path) -> None:
+    """The same with an upstream over TLS, which knows no half-closed connection: the end of one direction is
+    the end of both."""
+    authority = Authority(tmp_path)
+    signed = authority.sign("api", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed.certificate, signed.key)
+    ended, big = threading.Event(), b"x" * 3_000_000
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        raw, _ = listener.accept()
+        with contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True) as connection:
+            wire = Wire(connection, 1)
+            request = wire.head()
+            assert request is not None
+            echo_frames(wire, request)
+            wire.close()
+        ended.set()
+
+    with listener:
+        threading.Thread(target=serve, daemon=True).start()
+        toml = TOML.replace('"UPSTREAM"', f'"https://127.0.0.1:{listener.getsockname()[1]}"', 1)
+        toml = toml.replace(
+            'stream = "websocket"', f'stream = "websocket"\nupstream_ca_file = "{authority.file}"'
+        )
+        with running(module_store, toml=toml) as stack:
+            with websocket(stack.port, "/socket", sent(stack, stack.plant())) as opened:
+                threading.Thread(target=opened.send, args=(big,), daemon=True).start()
+                assert opened.receive() == (True, BINARY, big)
+                opened.line.socket.shutdown(socket.SHUT_WR)
+                assert opened.line.closed(2)
+            assert ended.wait(2)
 
 
 # -- the end ----------------------------------------------------------------------------------------
