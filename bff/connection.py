@@ -72,6 +72,9 @@ class Protocol(HttpToolsProtocol):
         self._refusal: PublicError | None = None
         self._owed_until = math.inf  # when the client must have sent what it has begun
         self._watch: asyncio.TimerHandle | None = None
+        self._active: Any = (
+            None  # the exchange that is being answered; self.cycle is the last that was asked for
+        )
         self._held: bytearray | None = None  # what comes after a request for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -121,18 +124,20 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server ends: so do answers that would stay open."""
         super().shutdown()
-        stop = getattr(self.cycle, "stop", None)
-        if stop is not None:
-            stop()
+        if self._active is not None and self._active.stop is not None:
+            self._active.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
-        cycle: Any = self.cycle
-        if not self._idle() and getattr(cycle, "stop_when_lost", False):
-            cycle.task.cancel()
+        active = self._active
+        if active is not None and not active.response_complete:
+            active.disconnected = True
+            active.set()
+            if active.stop_when_lost:
+                active.task.cancel()
 
     def on_message_begin(self) -> None:
         if self._take is None:
@@ -229,14 +234,14 @@ class Protocol(HttpToolsProtocol):
         if self._take is None:
             super()._start_asgi_task(cycle, app)
             return
+        self._active = cycle
         cycle.task = task = self.loop.create_task(self._take(cycle))  # type: ignore[attr-defined]
         self.tasks.add(task)
         task.add_done_callback(self._exchanged)
 
     def _exchanged(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        cycle: Any = self.cycle
-        if cycle.task is task and not cycle.response_complete:
+        if self._active.task is task and not self._active.response_complete:
             self.transport.close()  # cut short: the answer must not look whole
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exchange_failed", reason=type(error).__name__, exc_info=error)

@@ -56,7 +56,9 @@ class Proxy:
         if route.stream is None:
             await self._answer(route, path, exchange, await self._access.grant(head, route))
             return
-        with self._streams.place(self._access.owner(head) or self._proxies.client_address(head)):
+        # What anybody may open is counted by address: a cookie that nobody looks up is easily invented.
+        owner = None if route.anonymous else self._access.owner(head)
+        with self._streams.place(owner or self._proxies.client_address(head)):
             grant = await self._access.grant(head, route)
             with held_open(exchange, self._streams, grant.record):
                 await self._answer(route, path, exchange, grant)

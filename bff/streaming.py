@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from bff.errors import SessionExpired, Unavailable
+from bff.errors import SessionExpired, StoreUnavailable
 from bff.exchange import Exchange
 from bff.sessions.ending import Reason
 from bff.sessions.record import SessionRecord
@@ -38,7 +38,8 @@ class _Held:
 def held_open(exchange: Exchange, streams: Streams, record: SessionRecord | None) -> Iterator[None]:
     """Bind what is done for `exchange` in the block to the session of `record`, and to our own life.
 
-    Where that ends first, so does the answer; where it has not begun, raises SessionExpired or Unavailable.
+    Where that ends first, so does the answer; where it has not begun, raises SessionExpired or
+    StoreUnavailable.
     """
     held = _Held(exchange)
     exchange.stop = held.end
@@ -52,7 +53,7 @@ def held_open(exchange: Exchange, streams: Streams, record: SessionRecord | None
         if not exchange.response_started:
             if held.reason is not None:
                 raise SessionExpired from None
-            raise Unavailable("This server is about to restart. Please try again.") from None
+            raise StoreUnavailable("The stream cannot begin just now. Please try again.") from None
         exchange.leave()
     finally:
         exchange.stop = None

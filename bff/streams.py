@@ -73,6 +73,15 @@ class _Watched:
         self.idle_end = last_seen + lifetime.idle
         self.seen_at = time.monotonic()
 
+    def tell(self, message: Callable[[Stream], None], *, turn: int | None = None) -> None:
+        """Give all streams a message, or those whose turn it is. One that fails keeps it from no other."""
+        for number, stream in list(self.streams.items()):
+            if turn is None or number % BEAT_TICKS == turn:
+                try:
+                    message(stream)
+                except Exception as error:
+                    log.error("stream_not_told", reason=type(error).__name__, exc_info=error)
+
     def next_end(self) -> tuple[str, float]:
         """Which end comes first, and when."""
         absolute = self.absolute_end <= self.idle_end
@@ -163,23 +172,19 @@ class Streams:
                 self._end(watched, None)
             else:
                 self._warn(watched, kind, end, now)
-                for number, stream in list(watched.streams.items()):
-                    if number % BEAT_TICKS == tick % BEAT_TICKS:
-                        stream.beat()
+                watched.tell(lambda stream: stream.beat(), turn=tick % BEAT_TICKS)
 
     def _warn(self, watched: _Watched, kind: str, end: float, now: float) -> None:
         """Once for each end; one that has been moved is another."""
         lifetime = self._lifetime.absolute if kind == "absolute" else self._lifetime.idle
         if end - now <= min(WARNING_SECONDS, lifetime / 10) and watched.warned_of != (kind, end):
             watched.warned_of = (kind, end)
-            for stream in list(watched.streams.values()):
-                stream.expiring(end - now)
+            watched.tell(lambda stream: stream.expiring(end - now))
 
     def _end(self, watched: _Watched, reason: Reason | None) -> None:
         if self._watched.get(watched.key) is watched:
             del self._watched[watched.key]
-        for stream in list(watched.streams.values()):
-            stream.end(reason)
+        watched.tell(lambda stream: stream.end(reason))
 
     async def _look_at_all(self) -> None:
         sessions = list(self._watched.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -15,7 +16,9 @@ from bff.sessions.ending import Reason
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec, digest
 from bff.sessions.store import SessionStore
+from bff.streams import Streams
 from bff.tokens import TokenSet
+from tests.fakes import Rig
 from tests.support.browser import CSRF
 from tests.support.events import Feed, feed
 from tests.support.stack import Stack, Store, running, store
@@ -457,7 +460,8 @@ def test_streams_of_a_worker_are_bounded(stack: Stack) -> None:
     stack.upstream.script = silent
     with contextlib.ExitStack() as open_streams:
         anonymous = [
-            open_streams.enter_context(feed(stack.port, "/open", sent(stack, None))) for _ in range(4)
+            open_streams.enter_context(feed(stack.port, "/open", sent(stack, cookie)))
+            for cookie in (None, "a" * 43, "b" * 43, None)
         ]
         assert [stream.status for stream in anonymous] == [200, 200, 200, 429]
         signed_in = [
@@ -488,12 +492,76 @@ def test_a_store_that_is_away_for_a_moment(tmp_path: Path, monkeypatch: pytest.M
         own.start()
 
 
+def test_shutting_down_before_the_head(module_store: Store) -> None:
+    """A stream that the API has not begun is told to come again."""
+    answers = []
+    with running(module_store, toml=TOML) as stack:
+        stack.upstream.script = lambda wire, _: wire.file.read()
+        browser = stack.browser()
+        browser.cookies["bff"] = stack.plant()
+        thread = threading.Thread(target=lambda: answers.append(browser.api("/patient")))
+        thread.start()
+        assert until(lambda: stack.upstream.requests)
+    thread.join(5)
+    assert (answers[0].status, answers[0].code) == (503, "store_unavailable")
+
+
+def test_an_api_that_breaks_off(stack: Stack, sid: str) -> None:
+    """What the API cuts off is cut off, also where another request waits behind it."""
+
+    def crash(wire: Wire, _request: Request) -> object:
+        wire.send(
+            STREAM_HEAD.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n") + b"3\r\n:\n\n\r\n"
+        )
+        time.sleep(0.3)
+        return False
+
+    stack.upstream.script = crash
+    with feed(stack.port, "/events", sent(stack, sid)) as stream:
+        stream.line.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert stream.ends_within(2)
+        assert not stream.ended_well
+
+
+def test_a_stream_that_fails_keeps_no_other_open(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
+    """The end of a session reaches all of its streams, and whoever is told badly is logged."""
+    told: list[Reason | None] = []
+
+    class Broken:
+        def beat(self) -> None: ...
+        def expiring(self, seconds: float) -> None: ...
+        def end(self, reason: Reason | None) -> None:
+            raise RuntimeError
+
+    class Sound(Broken):
+        def end(self, reason: Reason | None) -> None:
+            told.append(reason)
+
+    async def gone(*_command: object) -> list[None] | bytes:
+        return [None, None] if _command[0] == b"HMGET" else b"unheard_of"
+
+    async def watch() -> None:
+        reader = rig.reader()
+        streams = Streams(reader, gone, rig.lifetime, rig.clock, per_session=9, per_worker=9)
+        with streams.watch(record, Broken()), streams.watch(record, Sound()):
+            await asyncio.sleep(0.1)
+        await reader.close()
+
+    monkeypatch.setattr("bff.streams.LOOK_SECONDS", 0.01)
+    record = rig.begin()
+    asyncio.run(watch())
+    assert told == [Reason.REVOKED]
+
+
 def test_shutting_down(module_store: Store) -> None:
     """When the server ends, streams end at once, and sessions live on."""
     with running(module_store, toml=TOML) as stack:
         stack.upstream.script = silent
         sid = stack.plant()
-        streams = [Feed(stack.port, target, sent(stack, sid)) for target in ("/bff/events", "/events")]
+        streams = [
+            Feed(stack.port, target, sent(stack, sid)) for target in ("/bff/events", "/events", "/events")
+        ]
+        streams[2].line.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")  # waits behind the stream
         keys, start = stack.sessions(), time.monotonic()
     assert time.monotonic() - start < 1.5
     assert len(keys) == 1

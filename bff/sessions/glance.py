@@ -35,4 +35,11 @@ async def glance(ask: Callable[..., Awaitable[Any]], key: str) -> Alive | Gone:
         reason = await ask(b"GET", note(key))
     except (RedisError, TimeoutError) as error:
         raise unavailable(type(error).__name__) from error
-    return Gone(Reason.EXPIRED if reason is None else Reason(reason.decode()))
+    return Gone(_reason(reason))
+
+
+def _reason(noted: bytes | None) -> Reason:
+    try:
+        return Reason.EXPIRED if noted is None else Reason(noted.decode())
+    except ValueError:  # a newer version's, while one takes the place of the other
+        return Reason.REVOKED
