@@ -503,6 +503,8 @@ def test_a_route_and_its_defaults(toml: TOMLFile) -> None:
         (ROUTE + 'csrf = "none"', "BFF_ROUTES[0][csrf]"),
         (ROUTE + "timeout_seconds = 0", "BFF_ROUTES[0][timeout_seconds]"),
         (ROUTE + "anonymous = true", "BFF_ROUTES[0]"),
+        (ROUTE + 'stream = "grpc"', "BFF_ROUTES[0][stream]"),
+        (ROUTE + 'stream = "websocket"\nmethods = ["POST"]', "BFF_ROUTES[0] "),
         ('path = "/x"\nupstream = "x"', "BFF_ROUTES[0][upstream]"),
         ('path = "/x"\nupstream = "http://x/?q"', "BFF_ROUTES[0][upstream]"),
         ('path = "/x"\nupstream = "http://u:s3cr3t@x"', "BFF_ROUTES[0][upstream]"),

@@ -181,6 +181,15 @@ def test_what_the_browser_does_not_take_is_not_read(stack: Stack, sid: str) -> N
             elsewhere.end(digest(sid))
         assert until(lambda: stack.upstream.lost(stack.upstream.requests[0], 0.01), 2.5), "and ends in time"
 
+        def hung_up() -> bool:
+            try:
+                stream.line.socket.send(b"x")
+            except OSError:
+                return True
+            return False
+
+        assert until(hung_up, 2), "what it does not take is thrown away"
+
 
 # -- the end of the session -------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class SilentUpstream:
     def __init__(self) -> None:
         self.port = free_port()
         self.open = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
@@ -52,14 +53,19 @@ class SilentUpstream:
         self._ready.set()
         await self._done.wait()
         server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n")
             self.open += 1
             await reader.read()
             self.open -= 1
+        self._writers.discard(writer)
         writer.close()
 
     def close(self) -> None:
@@ -179,6 +185,7 @@ def test_many_idle_streams(nodes: Fleet, silent: SilentUpstream) -> None:
         held = memory(node)
         for writer in writers:
             writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers))
         return held, used / 3
 
     held, load = asyncio.run(hold())
