@@ -190,6 +190,8 @@ BAD = [
     ("BFF_MAX_BODY_BYTES", "10M"),
     ("BFF_MAX_HEADER_BYTES", "100"),
     ("BFF_RATE_LIMIT_PER_MINUTE", "-1"),
+    ("BFF_STREAMS_PER_SESSION", "0"),
+    ("BFF_STREAMS_PER_WORKER", "none"),
     ("BFF_DRAIN_SECONDS", "-1"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("BFF_TRUSTED_PROXIES", "proxy.internal"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -73,11 +74,13 @@ def test_about_to_end(page: Page, stack: LiveStack) -> None:
         "**/bff/events",
         lambda route: route.fulfill(status=200, content_type="text/event-stream", body=told),
     )
+    from playwright.sync_api import expect
+
     sign_in(page, stack)
-    page.wait_for_function("document.querySelector('#countdown').textContent.startsWith('00:')")
-    assert "less than a minute" in page.inner_text("#status")
+    expect(page.locator("#countdown")).to_have_text(re.compile("^00:"))
+    expect(page.locator("#status")).to_contain_text("less than a minute")
     page.click("#status-action")
-    page.wait_for_function("!document.querySelector('#countdown').textContent.startsWith('00:')")
+    expect(page.locator("#countdown")).not_to_have_text(re.compile("^00:"))
 
 
 @pytest.fixture
