@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +18,16 @@ from bff import auth, pages, routes
 from bff.access import Access
 from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
+from bff.backchannel import BackChannel
 from bff.dataplane import ASGIApp, DataPlane
-from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
+from bff.errors import (
+    BadRequest,
+    InternalError,
+    LogoutTokenInvalid,
+    MethodNotAllowed,
+    PublicError,
+    RouteNotFound,
+)
 from bff.events import Events
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
@@ -33,13 +42,14 @@ from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
-from bff.sessions.connect import connect, connect_async
+from bff.sessions.connect import connect
 from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore
-from bff.sessions.wire import Wire
+from bff.sessions.store import SessionStore
+from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
 from bff.streams import Streams
@@ -47,8 +57,8 @@ from bff.tokens import Clock
 from bff.upstream import Upstreams
 
 CONTROL_THREADS = 16
+BACKCHANNEL_THREADS = 2
 REFRESH_THREADS = 16
-REDIS_CONNECTIONS = 64
 
 log = structlog.get_logger("bff.app")
 
@@ -59,13 +69,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     keyring = Keyring(settings.keys)
     codec = Codec(keyring, settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
-    redis_url = settings.redis_url.get_secret_value()
-    client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
-    store = SessionStore(client, codec, lifetime, clock)
-    wire = Wire(redis_url)
-    reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, wire
-    )
+    address = settings.redis_address
+    client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
+    store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
+    wire = wire_to(address)
+    reader = SessionReader(wire, codec, lifetime, clock)
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
@@ -85,6 +93,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         flask, client, store, secure=settings.secure, samesite=settings.cookie_samesite
     )
     flask.session_interface = sessions
+    directory = Directory(store, store.index)
     attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
     authentication = auth.Auth(
         provider=provider,
@@ -98,8 +107,9 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         issuer=settings.oidc_issuer,
         strict=settings.cookie_samesite == "Strict",
         sessions_per_user=settings.sessions_per_user,
-        directory=Directory(store, store.index),
+        directory=directory,
         revoker=revoker,
+        back_channel=BackChannel(provider, store, directory, keyring, revoker, clock, settings.oidc_issuer),
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -161,12 +171,23 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
         rate_limit=RateLimit(settings.rate_limit_per_minute),
-        place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
+        places=_places(settings.provider_timeout_seconds),
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
         release=release,
     )
+
+
+def _logout_later() -> PublicError:
+    return LogoutTokenInvalid(reason="not now: no place came free")
+
+
+def _places(patience: float) -> dict[str, Callable[[], AbstractAsyncContextManager[None]]]:
+    """The provider's own call has places that no sign-in can take, and is told 400 where they are full."""
+    signing_in = Places(CONTROL_THREADS // 2, patience).one
+    logout = Places(BACKCHANNEL_THREADS, patience, _logout_later).one
+    return {"/bff/login": signing_in, "/bff/callback": signing_in, "/bff/backchannel": logout}
 
 
 def _site(settings: Settings) -> Site | None:

@@ -21,8 +21,8 @@ from bff.errors import StoreUnavailable, TooManyStreams
 from bff.sessions.ending import Reason
 from bff.sessions.glance import Gone, glance
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord
-from bff.sessions.store import SessionReader
 from bff.tokens import Clock
 
 LOOK_SECONDS = 1.0
