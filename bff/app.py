@@ -29,6 +29,7 @@ from bff.errors import (
     RouteNotFound,
 )
 from bff.events import Events
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
@@ -150,6 +151,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         client.close()
 
     _answer_errors(flask, render_page)
+    common = CommonHeaders(secure=settings.secure)
     return DataPlane(
         public_url=settings.public_url,
         guard=guard,
@@ -165,6 +167,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             max_body_bytes=settings.max_body_bytes,
         ),
         events=Events(access, streams, proxies, common),
+        forward_auth=ForwardAuth(guard=guard, table=table, proxies=proxies, access=access, common=common),
         reader=reader,
         refresher=refresher,
         upstreams=upstreams,

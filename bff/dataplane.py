@@ -25,6 +25,7 @@ from bff.errors import (
 )
 from bff.events import Events
 from bff.exchange import Body, Disconnected, Exchange, has_body
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, Proof
 from bff.paths import check_query
 from bff.proxy import Proxy
@@ -74,6 +75,7 @@ class DataPlane:
         proxies: TrustedProxies,
         proxy: Proxy,
         events: Events,
+        forward_auth: ForwardAuth,
         reader: SessionReader,
         refresher: Refresher,
         upstreams: Upstreams,
@@ -98,6 +100,7 @@ class DataPlane:
         self._proxies = proxies
         self._proxy = proxy
         self._events = events
+        self._forward_auth = forward_auth
         self._reader = reader
         self._refresher = refresher
         self._upstreams = upstreams
@@ -122,6 +125,12 @@ class DataPlane:
     def drain(self) -> None:
         """From now on say that we are about to end, to probes and on every connection."""
         self._draining = True
+
+    async def forward_auth(self, exchange: Exchange) -> None:
+        """Answer one request of the listener that is for forward-auth alone."""
+        if self._draining:
+            exchange.keep_alive = False
+        await self._forward_auth.answer(exchange)
 
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
