@@ -28,6 +28,8 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
@@ -51,6 +53,7 @@ from bff.sessions.store import SessionStore
 from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
+from bff.streams import Streams
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
@@ -70,7 +73,8 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     address = settings.redis_address
     client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
-    reader = SessionReader(wire_to(address), codec, lifetime, clock)
+    wire = wire_to(address)
+    reader = SessionReader(wire, codec, lifetime, clock)
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
@@ -133,6 +137,15 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         clock=clock,
     )
 
+    streams = Streams(
+        reader,
+        wire.ask,
+        lifetime,
+        clock,
+        per_session=settings.streams_per_session,
+        per_worker=settings.streams_per_worker,
+    )
+
     def release() -> None:
         revoker.finish()
         client.close()
@@ -149,8 +162,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             proxies=proxies,
             upstreams=upstreams,
             common=common,
+            streams=streams,
             max_body_bytes=settings.max_body_bytes,
         ),
+        events=Events(access, streams, proxies, common),
+        forward_auth=ForwardAuth(guard=guard, table=table, proxies=proxies, access=access, common=common),
         reader=reader,
         refresher=refresher,
         upstreams=upstreams,

@@ -74,6 +74,8 @@ def serve() -> None:
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
 
+    side = {settings.forward_auth_bind: "forward_auth"} if settings.forward_auth_bind else {}
+
     _run(
         lambda: run(
             lambda: create_app(settings),
@@ -85,9 +87,9 @@ def serve() -> None:
             secure=settings.secure,
             local=settings.local,
             tls=settings.tls,
+            side=side,
         ),
-        settings.bind,
-        "BFF_BIND",
+        {settings.bind: "BFF_BIND"} | dict.fromkeys(side, "BFF_FORWARD_AUTH_BIND"),
     )
 
 
@@ -121,8 +123,7 @@ def api() -> None:
             workers=settings.workers,
             tls=identity(settings.tls_cert_file, settings.tls_key_file),
         ),
-        settings.bind,
-        "API_BIND",
+        {settings.bind: "API_BIND"},
     )
 
 
@@ -158,8 +159,7 @@ def idp() -> None:
             workers=1,
             tls=identity(settings.tls_cert_file, settings.tls_key_file),
         ),
-        settings.bind,
-        "IDP_BIND",
+        {settings.bind: "IDP_BIND"},
     )
 
 
@@ -310,16 +310,19 @@ def _load(load: Callable[[Mapping[str, str]], S], error_type: type[Exception]) -
         _fail(UNUSABLE, problems, EXIT_CONFIGURATION)
 
 
-def _run(run: Callable[[], None], bind: str, variable: str) -> None:
+def _run(run: Callable[[], None], binds: dict[str, str]) -> None:
+    """Run a server; `binds` are its addresses, each with the setting that it comes from."""
     from bff.tls import FilesRefused
 
     try:
         run()
     except FilesRefused as error:
-        tls = variable.replace("_BIND", "_TLS")
+        tls = next(iter(binds.values())).replace("_BIND", "_TLS")
         problem = f"{tls}_KEY_FILE or {tls}_CERT_FILE is wrong: {error}"
         _fail(UNUSABLE, (problem,), EXIT_CONFIGURATION)
     except OSError as error:
+        bind = error.filename if error.filename in binds else next(iter(binds))
+        variable = binds[bind]
         text = f"cannot listen on {bind}: {error.strerror or error}"
         if error.errno == errno.EADDRINUSE:
             _fail(f"{text}. Stop what uses it, or set {variable}.", (), EXIT_FAILED)

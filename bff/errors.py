@@ -6,10 +6,12 @@
     ├── SessionNotFound        404  session_not_found
     ├── MethodNotAllowed       405  method_not_allowed      Allow
     ├── CSRFRequired           403  csrf_required
+    ├── ProxyNotTrusted        403  proxy_not_trusted       on the forward-auth listener
     ├── BodyTooLarge           413  body_too_large
     ├── RangeNotSatisfiable    416  range_not_satisfiable   Content-Range
     ├── HeadersTooLarge        431  headers_too_large
     ├── RateLimited            429  rate_limited            Retry-After
+    │   └── TooManyStreams          the same, for streams that stay open
     ├── SignInNeeded           401                          login_url
     │   ├── NotSignedIn             not_signed_in           no session cookie came
     │   ├── SessionExpired          session_expired         one came that opens nothing any more
@@ -89,6 +91,10 @@ class CSRFRequired(PublicError):
     status, code, title = 403, "csrf_required", "Proof of origin needed"
 
 
+class ProxyNotTrusted(PublicError):
+    status, code, title = 403, "proxy_not_trusted", "This proxy is not trusted"
+
+
 class BodyTooLarge(PublicError):
     status, code, title = 413, "body_too_large", "Body too large"
 
@@ -127,6 +133,10 @@ class RetryLater(PublicError):
 
 class RateLimited(RetryLater):
     status, code, title = 429, "rate_limited", "Too many sign-ins from this address"
+
+
+class TooManyStreams(RateLimited):
+    title = "Too many open streams"
 
 
 class SignInNeeded(PublicError):

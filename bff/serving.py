@@ -7,11 +7,14 @@ import gc
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +24,7 @@ import uvicorn
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.util import parse_address
 from uvicorn_worker import UvicornWorker
 
 from bff.answers import CommonHeaders
@@ -31,25 +35,50 @@ from bff.tls import FilesRefused, Identity, server_context
 KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
 GRACEFUL_SECONDS = 30
+MOST_FILES = 65_536
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
 log = structlog.get_logger("bff.server")
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which on SIGTERM goes on for a while, so that whoever sends requests here can hear
-    that it will end; only then the listener closes and what is under way is finished."""
+def _nothing() -> None: ...
 
-    def __init__(self, config: uvicorn.Config, drain_seconds: float, announce: Callable[[], object]) -> None:
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which on SIGTERM goes on for a while, so that whoever sends requests here can hear
+    that it will end; only then the listener closes and what is under way is finished.
+
+    A listener may have another protocol than the rest. What accepts a connection decides who answers on it:
+    addresses, which could look alike, do not.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain_seconds: float = 0.0,
+        announce: Callable[[], object] = _nothing,
+        side: Mapping[Any, type[Protocol]] | None = None,
+    ) -> None:
+        """`announce` is called on SIGTERM, `drain_seconds` before the listeners close. `side` are the
+        listening sockets that have a protocol of their own."""
         super().__init__(config)
         self._drain_seconds = drain_seconds
         self._announce = announce
+        self._side = side or {}
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        await super().startup([sock for sock in sockets or [] if sock not in self._side])
+        for sock, protocol in self._side.items():
+            listener = await self._loop.create_server(
+                partial(protocol, self.config, self.server_state, self.lifespan.state),
+                sock=sock,
+                backlog=self.config.backlog,
+            )
+            self.servers.append(listener)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._loop is None:
@@ -69,6 +98,8 @@ class Worker(UvicornWorker):
     drain_seconds = 0.0
     tls: ssl.SSLContext | None = None
     """Made before the fork: what one worker gives a browser to resume its TLS session, all can open."""
+    side: Mapping[tuple[str, int], type[Protocol]] = {}
+    """By the address that they were made for, listeners with a protocol of their own."""
 
     CONFIG_KWARGS = {
         "loop": "uvloop",
@@ -93,20 +124,30 @@ class Worker(UvicornWorker):
         self.config.app = self.wsgi
         self.config.load()
         self.config.ssl = self.tls
-        server = _Server(self.config, self.drain_seconds, getattr(self.wsgi, "drain", _nothing))
+        server = Server(
+            self.config,
+            drain_seconds=self.drain_seconds,
+            announce=getattr(self.wsgi, "drain", _nothing),
+            side=self._side_listeners(),
+        )
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _side_listeners(self) -> dict[Any, type[Protocol]]:
+        """Sockets that a service manager hands over are no configured ones: better none than a wrong one."""
+        found = {sock: self.side[sock.cfg_addr] for sock in self.sockets if sock.cfg_addr in self.side}
+        if len(found) != len(self.side):
+            log.error("not_started", reason="the listeners are not the configured ones")
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        return found
 
     async def callback_notify(self) -> None:
         """Now and then: end with the arbiter, or a restarted one would find the address in use."""
         if os.getppid() != self.ppid:
             signal.raise_signal(signal.SIGTERM)
         await super().callback_notify()
-
-
-def _nothing() -> None: ...
 
 
 class _PlainLogger(Logger):
@@ -152,22 +193,29 @@ def serve(
     local: bool = False,
     drain_seconds: float = 0.0,
     tls: Identity | None = None,
+    side: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
-    may have a method `drain`, which is called `drain_seconds` before the listener closes. With `tls` it
-    speaks TLS and nothing else; SIGHUP has new workers take up what is in these files then.
+    may have a method `drain`, which is called `drain_seconds` before the listener closes. With `tls`, `bind`
+    speaks TLS and nothing else; SIGHUP has new workers take up what is in these files then. `side` are other
+    addresses to listen on, without TLS, each with the name of the method that takes the exchanges that come
+    there.
 
-    Raises OSError, before anything is started, where the address cannot be listened on, and FilesRefused
-    where the files of `tls` cannot be used.
+    Raises FilesRefused where the files of `tls` cannot be used, and OSError, with the address as its
+    `filename`, where one cannot be listened on; both before anything is started.
     """
     Worker.tls = None if tls is None else server_context(tls)
-    _probe(bind)
+    side = side or {}
+    for address in (bind, *side):
+        _probe(address)
+    allow_many_files()
     Protocol.max_header_bytes = max_header_bytes
     Protocol.common = CommonHeaders(secure=secure, local=local)
     Worker.drain_seconds = drain_seconds
-    log.info("starting", server=name, address=bind, workers=workers)
+    Worker.side = {parse_address(address): _protocol(taker) for address, taker in side.items()}
+    log.info("starting", server=name, address=bind, workers=workers, **{v: k for k, v in side.items()})
     options = {
-        "bind": [bind],
+        "bind": [bind, *side],
         "workers": workers,
         "worker_class": Worker,
         "logger_class": _PlainLogger,
@@ -183,6 +231,16 @@ def serve(
     _Application(factory, options, tls).run()
 
 
+def allow_many_files() -> None:
+    """As many open files as the system lets us have: every stream holds two connections. The usual limit of
+    1,024 is there for programs that wait with select(), and may be raised by who does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _probe(bind: str) -> None:
     """Gunicorn would try an address in use for seconds and then fail with a stack trace."""
     host, _, port = bind.rpartition(":")
@@ -190,4 +248,12 @@ def _probe(bind: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, int(port)))
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, bind) from None
+
+
+def _protocol(taker: str) -> type[Protocol]:
+    """The protocol of a listener whose exchanges go to another method of the application."""
+    return type("SideProtocol", (Protocol,), {"taker": taker})

@@ -14,10 +14,20 @@ import pytest
 from tests.support.authority import Authority, Signed
 from tests.support.process import ServeProcess, serve_process
 from tests.support.provider import scripted_provider
-from tests.support.stack import store
+from tests.support.stack import free_port, store
 from tests.support.upstream import ScriptedUpstream, scripted_upstream
+from tests.support.websocket import BINARY, CLOSE, echo_frames, frame, read_frame
 from tests.support.wire import Line, exchange, line, until
 from tests.test_serving import CHUNKS, MAX_HEAD, REFUSED, ROUTE, TARGETS, assert_bare
+
+SOCKET = """
+[[routes]]
+path = "/socket"
+upstream = "UPSTREAM"
+stream = "websocket"
+token = "none"
+anonymous = true
+"""
 
 
 @dataclass
@@ -28,6 +38,8 @@ class Secured:
     authority: Authority
     signed: Signed
     upstream: ScriptedUpstream
+    beside: int
+    """The port of the forward-auth listener."""
 
     @property
     def port(self) -> int:
@@ -48,19 +60,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     signed = authority.sign("bff", "localhost")
     with store() as held, scripted_provider() as provider, scripted_upstream() as upstream:
         settings = {"tls_cert_file": str(signed.certificate), "tls_key_file": str(signed.key)}
-        settings |= {"max_header_bytes": str(MAX_HEAD)}
+        settings |= {"max_header_bytes": str(MAX_HEAD), "trusted_proxies": "127.0.0.1/32"}
+        settings |= {"forward_auth_bind": f"127.0.0.1:{(beside := free_port())}"}
         with serve_process(
-            provider, held.url, upstream, ROUTE, authorities=str(authority.file), **settings
+            provider, held.url, upstream, ROUTE + SOCKET, authorities=str(authority.file), **settings
         ) as process:
-            yield Secured(process, authority, signed, upstream)
+            yield Secured(process, authority, signed, upstream, beside)
 
 
 def test_answers_over_tls(served: Secured) -> None:
     """Proxied answers come back whole, one after the other on one connection, large bodies too."""
     with line(served.port, authorities=served.authority.file) as connection:
-        for number in range(10):
-            answer = connection.send(served.get(b"/public/%d" % number)).answer()
-            assert (answer.text, answer.whole) == (f"/public/{number}", True)
+        connection.send(b"".join(served.get(b"/public/%d" % number) for number in range(10)))
+        assert [connection.answer().text for _ in range(10)] == [f"/public/{number}" for number in range(10)]
         body = b"x" * 3_000_000
         head = b"POST /public HTTP/1.1\r\n" + served.host() + b"Content-Length: %d\r\n\r\n" % len(body)
         assert connection.send(head + body).answer().body == body
@@ -160,6 +172,30 @@ def test_old_versions_are_refused(served: Secured) -> None:
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         context.wrap_socket(raw, server_hostname="localhost")
+
+
+def test_websockets(served: Secured) -> None:
+    """A tunnel works with TLS on the browser's side, and ends cleanly with large messages under way."""
+    served.upstream.script = echo_frames
+    lines = [b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"]
+    lines += [b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", b"Origin: https://localhost:%d" % served.port]
+    big = b"x" * 2_000_000
+    with line(served.port, authorities=served.authority.file) as connection:
+        assert connection.send(served.get(b"/socket", *lines))._head()[0] == 101
+        for payload in (b"hello", big):
+            connection.send(frame(payload, mask=True))
+            assert read_frame(connection._file) == (True, BINARY, payload)
+        connection.send(frame(b"", CLOSE, mask=True))
+        assert read_frame(connection._file) == (True, CLOSE, b"")
+        assert connection.closed()
+    served.upstream.reset()
+
+
+def test_the_listener_beside_it_is_plain(served: Secured) -> None:
+    """The forward-auth listener is for a proxy on a network of ours, and needs no certificate."""
+    asked = b"GET /bff/forward-auth HTTP/1.1\r\nHost: x\r\nX-Original-URI: /nothing\r\n"
+    answer = exchange(served.beside, asked + b"X-Original-Method: GET\r\n\r\n")
+    assert (answer.status, answer.code) == (404, "route_not_found")
 
 
 def serial(served: Secured) -> int:

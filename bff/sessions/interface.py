@@ -17,6 +17,7 @@ from flask_session.redis.redis import RedisSession, RedisSessionInterface
 
 from bff.errors import NotSignedIn, SessionExpired, StoreUnavailable
 from bff.request import Admitted
+from bff.sessions.ending import Reason
 from bff.sessions.record import Meta, SessionRecord, digest, new_sid, well_formed
 from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
@@ -131,16 +132,17 @@ class SafeRedisSessionInterface(RedisSessionInterface):
     def begin(
         self, session: BFFSession, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]
     ) -> SessionRecord:
-        """Begin a session under an id that nobody has seen: whatever the browser brought is not adopted."""
+        """Begin a session under an id that nobody has seen: whatever the browser brought is not adopted. It
+        is pending until the store settles it."""
         sid = new_sid()
-        record = self.store.begin(digest(sid), meta, tokens, data)
+        record = self.store.begin(digest(sid), meta, tokens, data, pending=True)
         session.become(sid, record)
         return record
 
     def end(self, session: BFFSession) -> SessionRecord | None:
         """End the session and drop its cookie; what it held, for revocation."""
         name = session.digest
-        record = self.store.end(name) if name is not None else None
+        record = self.store.end(name, Reason.SIGNED_OUT) if name is not None else None
         session.vanish()
         return record
 

@@ -23,6 +23,7 @@ from bff.settings.kinds import (
     Seconds,
     SecretKeys,
     Text,
+    overlap,
     split,
 )
 from bff.settings.redis_url import RedisAddress, parse_redis_url
@@ -68,11 +69,14 @@ class Settings(BaseModel):
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10
     upstream_timeout_seconds: Seconds = 30
+    streams_per_session: Seconds = 20
+    streams_per_worker: Seconds = 4096
     max_body_bytes: Annotated[int, Field(gt=0, le=2**50)] = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
+    forward_auth_bind: Bind | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -117,12 +121,15 @@ class Settings(BaseModel):
     @property
     def warnings(self) -> list[str]:
         """What can be used but will not do what its author seems to expect, a sentence each."""
-        return [
+        found = [
             f"BFF_ROUTES[{number}][response_headers] names {name}, which never passes to browsers"
             for number, route in enumerate(self.routes)
             for name in route.response_headers
             if never_back(name.lower().encode())
         ]
+        if self.forward_auth_bind and any(network.prefixlen == 0 for network in self.trusted_proxies):
+            found.append("BFF_TRUSTED_PROXIES names every address: anybody may ask BFF_FORWARD_AUTH_BIND")
+        return found
 
     @property
     def keys(self) -> list[bytes]:
@@ -216,6 +223,20 @@ class Settings(BaseModel):
         paths = [route.path for route in value]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"has two routes with the path {', '.join(twice)}")
+        return value
+
+    @field_validator("forward_auth_bind")
+    @classmethod
+    def _a_listener_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        wrong = []
+        if "bind" in info.data and overlap(value, info.data["bind"]):
+            wrong.append("must be another address than BFF_BIND: there, browsers would be given tokens")
+        if info.data.get("trusted_proxies") == ():  # missing where a network is malformed
+            wrong.append("must come with BFF_TRUSTED_PROXIES: the proxies that may ask there")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return value
 
     @field_validator("static_dir")

@@ -227,6 +227,7 @@ NEED_OTHERS = {
     "tls_key_file",
     "oidc_ca_file",
     "api_ca_file",
+    "forward_auth_bind",
     "oidc_client_key_file",
     "static_dir",
     "csp",

@@ -81,7 +81,7 @@ def serve_process(
 ) -> Iterator[ServeProcess]:
     """`bff serve` for the length of a block; `settings` are named as in `BFF_…`, in lower case. With
     `authorities`, a file, it is on https, and the settings name its certificate."""
-    port = free_port()
+    port = int(settings["bind"].rpartition(":")[2]) if "bind" in settings else free_port()
     with TemporaryDirectory() as folder:
         config = Path(folder) / "bff.toml"
         config.write_text(toml.replace("UPSTREAM", upstream.url))
