@@ -17,19 +17,21 @@ from bff import auth, pages, routes
 from bff.access import Access
 from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
-from bff.dataplane import ASGIApp, DataPlane
+from bff.audit import Audit
+from bff.dataplane import DataPlane
 from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
 from bff.guard import Guard, page_policy
+from bff.instruments import Instruments, Plane
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
-from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
+from bff.routes import RouteTable
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
 from bff.sessions.connect import connect, connect_async
@@ -51,17 +53,30 @@ REDIS_CONNECTIONS = 64
 log = structlog.get_logger("bff.app")
 
 
-def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
+def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
     """The whole BFF as one ASGI application. `clock` gives seconds since the epoch."""
     table = routes.build(settings)
     keyring = Keyring(settings.keys)
     codec = Codec(keyring, settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
+    instruments = _instruments(settings, table)
+    proxies = TrustedProxies(settings.trusted_proxies)
+    attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
+    audit = Audit(
+        instruments.metrics,
+        proxies,
+        session_cookie=host_cookie(COOKIE, secure=settings.secure),
+        attempt_prefix=attempt_prefix,
+    )
     redis_url = settings.redis_url.get_secret_value()
     client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock)
     reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS), codec, lifetime, clock, Wire(redis_url)
+        connect_async(redis_url, connections=REDIS_CONNECTIONS),
+        codec,
+        lifetime,
+        clock,
+        instruments.wire(Wire(redis_url)),
     )
     provider = Provider(settings, clock)
     revoker = Revoker(provider)
@@ -69,10 +84,12 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     refresher = Refresher(
         store,
         reader,
-        provider,
+        instruments.provider(provider),
         pool,
         clock,
         Outage(time.monotonic),
+        audit,
+        instruments.metrics,
         leeway=settings.refresh_leeway_seconds,
         provider_deadline=settings.provider_timeout_seconds,
     )
@@ -82,7 +99,6 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         flask, client, store, secure=settings.secure, samesite=settings.cookie_samesite
     )
     flask.session_interface = sessions
-    attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
     authentication = auth.Auth(
         provider=provider,
         sessions=sessions,
@@ -97,6 +113,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         sessions_per_user=settings.sessions_per_user,
         directory=Directory(store, store.index),
         revoker=revoker,
+        audit=audit,
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -109,7 +126,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
-    proxies, upstreams = TrustedProxies(settings.trusted_proxies), Upstreams()
+    upstreams = Upstreams()
     access = Access(
         cookie=sessions.cookie,
         reader=reader,
@@ -120,19 +137,20 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         step_up=provider.step_up,
         rejections=Rejections(time.monotonic),
         clock=clock,
+        metrics=instruments.metrics,
     )
 
     def release() -> None:
         revoker.finish()
         client.close()
 
-    _answer_errors(flask, render_page)
-    return DataPlane(
+    _answer_errors(flask, render_page, audit)
+    plane = DataPlane(
         public_url=settings.public_url,
         guard=guard,
         table=table,
         proxies=proxies,
-        proxy=Proxy(
+        proxy=instruments.proxy(
             public_url=settings.public_url,
             access=access,
             proxies=proxies,
@@ -150,8 +168,20 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
+        audit=audit,
         release=release,
     )
+    return instruments.plane(plane)
+
+
+def _instruments(settings: Settings, table: RouteTable) -> Instruments:
+    """What is measured and traced. What nobody asked for is not even imported."""
+    fitted = Instruments()
+    if settings.metrics_bind is not None:
+        from bff.measured import Measuring
+
+        fitted = Measuring(table)
+    return fitted
 
 
 def _site(settings: Settings) -> Site | None:
@@ -188,7 +218,7 @@ def _admitted_only(flask: Flask) -> Any:
     return application
 
 
-def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
+def _answer_errors(flask: Flask, render_page: ErrorPages, audit: Audit) -> None:
     """One handler for every error of the control plane."""
 
     def handle(failure: Exception) -> Response:
@@ -198,7 +228,8 @@ def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
             log.error("request_failed", path=request.path, exc_info=failure)
         else:
             log.info("request_refused", code=error.code, path=request.path, reason=error.reason or None)
-        answer = error_answer(error, render_page if admitted.page else None)
+        audit.refused(error, request.path, admitted.head)
+        answer = error_answer(error, render_page if admitted.page else None, admitted.head.request_id)
         response = Response(answer.body, answer.status)
         for name, value in answer.headers:
             response.headers[name.decode()] = value.decode()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from flask import (
 )
 
 from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts
+from bff.audit import Audit
 from bff.errors import (
     BadRequest,
     CSRFRequired,
@@ -30,6 +32,7 @@ from bff.errors import (
     ResponseInvalid,
     SessionNotFound,
     SignInCutOff,
+    SignInFailed,
     StateUnknown,
     StateUsed,
     StoreUnavailable,
@@ -96,6 +99,7 @@ class Auth:
     """More than that end the oldest; 0 means no cap."""
     directory: Directory
     revoker: Revoker
+    audit: Audit
 
     def blueprint(self) -> Blueprint:
         """The routes. Methods are checked in front, by the same table."""
@@ -117,12 +121,13 @@ class Auth:
         return_url = safe_return_url(_single("returnUrl") or "/")
         parameters = {name: value for name in PASS_THROUGH if (value := _parameter(name)) is not None}
         cookies = _admitted().head.cookies()
-        url, attempt = self.provider.begin(
-            return_url,
-            parameters,
-            browser=self.attempts.browser(cookies),
-            replaces=_current().digest,
-        )
+        with _audited():
+            url, attempt = self.provider.begin(
+                return_url,
+                parameters,
+                browser=self.attempts.browser(cookies),
+                replaces=_current().digest,
+            )
         response = make_response(redirect(url, 302))
         response.headers["Referrer-Policy"] = "no-referrer"
         for name in self.attempts.surplus(cookies, attempt):
@@ -132,7 +137,10 @@ class Auth:
 
     def callback(self) -> Response:
         """The authorization response: session, cookie, and on to where the person wanted to go."""
-        answer = _authorization_response()
+        with _audited():
+            return self._finish(_authorization_response())
+
+    def _finish(self, answer: dict[str, str]) -> Response:
         state = answer.get("state")
         if state is None:
             raise refusal(answer["error"]) if "error" in answer else ResponseInvalid(reason="no state came")
@@ -167,7 +175,7 @@ class Auth:
         self._refuse_if_cut_off(record, attempt)
         self._end_replaced(attempt, cookies)
         self._enforce_cap(record)
-        log.info("signed_in", user=record.meta.user[:16])
+        self.audit.signed_in(record)
         return self._onward(attempt)
 
     def _claim(self, attempt: Attempt) -> None:
@@ -219,6 +227,7 @@ class Auth:
             return
         try:
             for ended in self.directory.enforce(record.meta.user, self.sessions_per_user):
+                self.audit.session_revoked(ended, "cap")
                 self.revoker.later(ended.tokens)
         except StoreUnavailable as error:
             log.warning("oldest_session_not_ended", reason=error.reason)
@@ -237,6 +246,7 @@ class Auth:
             for replaced in {attempt.replaces, *earlier} - {None, name}:
                 old = store.end(cast("str", replaced))
                 if old is not None:
+                    self.audit.session_revoked(old, "replaced")
                     self.revoker.later(old.tokens)
         except StoreUnavailable as error:
             log.warning("replaced_session_not_ended", reason=error.reason)
@@ -310,7 +320,7 @@ class Auth:
         if name == current.digest:
             current.vanish()
         self.revoker.soon(ended.tokens)
-        log.info("session_revoked", user=user[:16])
+        self.audit.session_revoked(ended, "revoked")
         return _no_content()
 
     def end_others(self) -> Response:
@@ -319,8 +329,8 @@ class Auth:
         user = current.signed_in().meta.user
         ended = self.directory.end_others(user, cast("str", current.digest))
         for each in ended:
+            self.audit.session_revoked(each, "revoked")
             self.revoker.later(each.tokens)
-        log.info("sessions_revoked", user=user[:16], count=len(ended))
         return _no_content()
 
     # -- sign-out -----------------------------------------------------------------------------------
@@ -366,7 +376,7 @@ class Auth:
         ended = self.sessions.end(current) or held  # sent twice, the second call finds nothing any more
         if ended is not None:
             self.revoker.soon(ended.tokens)
-            log.info("signed_out", user=ended.meta.user[:16])
+            self.audit.signed_out(ended)
         return self.provider.sign_out_url(hint, held.tokens if held else None) if signed_in else "/"
 
     def backchannel(self) -> Response:
@@ -396,6 +406,7 @@ class Auth:
         # After the deletion only: had that failed, the same token would have to work once more.
         store.claim_once(jti, max(1, int(token.expires_at - self.clock()) + LEEWAY_SECONDS))
         for each in ended:
+            self.audit.session_revoked(each, "provider")
             self.revoker.later(each.tokens)
         log.info("signed_out_by_provider", count=len(ended))
 
@@ -403,6 +414,17 @@ class Auth:
         response = make_response(redirect(url, 303))
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
+
+
+@contextmanager
+def _audited() -> Iterator[None]:
+    """A sign-in that fails leaves a record: its code, the reason in our own words, and who asked."""
+    try:
+        yield
+    except (SignInFailed, Unavailable) as error:
+        reason = error.reason or None
+        log.warning("sign_in_failed", code=error.code, reason=reason, address=_admitted().client)
+        raise
 
 
 def _listed(each: Listed, *, current: bool) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def serve() -> None:
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
 
+    companion = None
+    if settings.metrics_bind is not None:
+        from bff.metrics_server import MetricsServer, census
+
+        companion = MetricsServer(settings.metrics_bind, lambda: census(settings))
+        _run(companion.listen, settings.metrics_bind, "BFF_METRICS_BIND")
     _run(
         lambda: run(
             lambda: create_app(settings),
@@ -77,6 +83,7 @@ def serve() -> None:
             max_header_bytes=settings.max_header_bytes,
             drain_seconds=settings.drain_seconds,
             secure=settings.secure,
+            companion=companion,
         ),
         settings.bind,
         "BFF_BIND",

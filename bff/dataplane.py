@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.audit import Audit
 from bff.errors import (
     BadRequest,
     BodyTooLarge,
@@ -24,6 +25,7 @@ from bff.errors import (
 )
 from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.guard import Guard
+from bff.logs import under_way
 from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
@@ -83,6 +85,7 @@ class DataPlane:
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
+        audit: Audit,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane. `provider_ready` waits until the provider is known, is not
@@ -105,6 +108,7 @@ class DataPlane:
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
+        self._audit = audit
         self._release = release
         self._common = CommonHeaders(secure=origin.scheme == "https")
         self._draining = False
@@ -123,6 +127,7 @@ class DataPlane:
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         head = exchange.head
+        under_way.set(head)
         if self._draining:
             exchange.keep_alive = False
         entry: Endpoint | Route | None = None
@@ -146,9 +151,11 @@ class DataPlane:
         else:
             return
         _report(failure, entry, head, cause)
+        self._audit.refused(failure, entry.path if entry else None, head)
         if not exchange.response_started:
             page = is_page(entry, head)
-            self._answer(exchange, error_answer(failure, self._render_page if page else None))
+            answer = error_answer(failure, self._render_page if page else None, head.request_id)
+            self._answer(exchange, answer)
         # Otherwise the connection is closed on an answer that has no end: it must not look whole.
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:

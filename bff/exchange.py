@@ -21,6 +21,8 @@ class Exchange(RequestResponseCycle):
     task: asyncio.Task[None]
     stop_when_lost = False
     """Whether nothing is to be done any more once the browser has gone: the task is cancelled."""
+    status = 0
+    """Of the answer, once it has begun."""
     access_log = False
     default_headers = []
     disconnected = False
@@ -130,6 +132,7 @@ class Exchange(RequestResponseCycle):
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         """`length` is that of a body that is known whole."""
         self.response_started = True
+        self.status = status
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status][:-2]]
         sized = False

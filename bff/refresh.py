@@ -14,13 +14,16 @@ import time
 import zlib
 from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from bff.audit import Audit
 from bff.errors import StoreUnavailable
+from bff.metrics import Metrics
 from bff.outage import Outage
 from bff.provider.renewal import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
 from bff.sessions.record import SessionRecord, user_hash
@@ -56,6 +59,8 @@ class Refresher:
         pool: Executor,
         clock: Clock,
         outage: Outage,
+        audit: Audit,
+        metrics: Metrics,
         *,
         leeway: float,
         provider_deadline: float,
@@ -71,6 +76,8 @@ class Refresher:
         self._lease_seconds = provider_deadline + LEASE_MARGIN_SECONDS
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
         self._outage = outage
+        self._audit = audit
+        self._metrics = metrics
 
     def ready(self, record: SessionRecord) -> TokenSet | None:
         """The tokens of the session where they can be used at once; a refresh that is due begins beside."""
@@ -135,6 +142,15 @@ class Refresher:
             log.error("refresh_failed", reason=reason)
 
     async def _refresh(self, record: SessionRecord) -> Outcome:
+        waits: list[float] = []
+        try:
+            return await self._refresh_or_wait(record, waits)
+        finally:
+            if waits:
+                self._metrics.lease_waited(sum(waits))
+
+    async def _refresh_or_wait(self, record: SessionRecord, waits: list[float]) -> Outcome:
+        """Notes in `waits` how long it waited for another process at the same."""
         owner = secrets.token_hex(8)
         until = time.monotonic() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
@@ -146,7 +162,9 @@ class Refresher:
             if lease is Lease.PAUSE or time.monotonic() >= until:
                 break
             if lease is Lease.HELD:
-                await asyncio.sleep(_POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)])
+                pause = _POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)]
+                await asyncio.sleep(pause)
+                waits.append(pause)
             newer = await self._reader.load_key(record.key)
             if newer is None:
                 return LoginRequired()
@@ -159,7 +177,7 @@ class Refresher:
         """Try to lease and redeem in the pool. However long that takes, the lease does not run out while
         this process lives: discovery, keys and a slow save count, too."""
         loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._pool, self._lease_and_redeem, record, owner)
+        job = loop.run_in_executor(self._pool, copy_context().run, self._lease_and_redeem, record, owner)
         while True:
             done, _ = await asyncio.wait({job}, timeout=self._lease_seconds / 3)
             if done:
@@ -198,7 +216,7 @@ class Refresher:
     def _grant_ended(self, record: SessionRecord) -> Outcome | Lease:
         if not self._store.end_if_current(record):
             return Lease.NEWER  # not these tokens' session any more: look again
-        log.warning("session_ended", reason="invalid_grant")
+        self._audit.refresh_refused(record)
         return LoginRequired()
 
     def _save(self, record: SessionRecord, owner: str, tokens: TokenSet) -> Outcome:

@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,9 +113,38 @@ class _PlainLogger(Logger):
         self.error_log.setLevel(logging.WARNING)
 
 
+class Companion(typing.Protocol):
+    """A process beside the workers."""
+
+    def prepare(self) -> None:
+        """Before anything is started."""
+
+    def keep(self, others: Iterable[Any]) -> None:
+        """See to it that it runs, about once a second; `others` are the sockets that are not for it."""
+
+    def leave(self) -> None:
+        """In a worker: let go of what is not for it."""
+
+    def worker_ended(self, pid: int) -> None:
+        """A worker has ended."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class _Arbiter(Arbiter):
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self.app.companion is not None:
+            self.app.companion.keep(self.LISTENERS)
+
+
 class _Application(BaseApplication):
-    def __init__(self, factory: Callable[[], ASGIApp], options: dict[str, Any]) -> None:
+    def __init__(
+        self, factory: Callable[[], ASGIApp], options: dict[str, Any], companion: Companion | None
+    ) -> None:
         self._factory = factory
+        self.companion = companion
         self._options = options
         super().__init__()
 
@@ -124,6 +154,9 @@ class _Application(BaseApplication):
 
     def load(self) -> ASGIApp:
         return self._factory()
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
 
 def serve(
@@ -135,6 +168,7 @@ def serve(
     max_header_bytes: int = DEFAULT_HEADER_BYTES,
     secure: bool = False,
     drain_seconds: float = 0.0,
+    companion: Companion | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
     may have a method `drain`, which is called `drain_seconds` before the listener closes.
@@ -160,7 +194,22 @@ def serve(
     # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
     gc.collect()
     gc.freeze()
-    _Application(factory, options).run()
+    if companion is None:
+        _Application(factory, options, None).run()
+    else:
+        _run_beside(companion, factory, options)
+
+
+def _run_beside(companion: Companion, factory: Callable[[], ASGIApp], options: dict[str, Any]) -> None:
+    options["post_fork"] = lambda _arbiter, _worker: companion.leave()
+    options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.pid)
+    arbiter = os.getpid()
+    companion.prepare()
+    try:
+        _Application(factory, options, companion).run()
+    finally:
+        if os.getpid() == arbiter:  # workers come by here, too
+            companion.stop()
 
 
 def _probe(bind: str) -> None:

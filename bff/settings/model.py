@@ -21,6 +21,7 @@ from bff.settings.kinds import (
     Seconds,
     SecretKeys,
     Text,
+    overlap,
     split,
 )
 from bff.settings.routes import WEATHER, RouteSettings, never_back
@@ -67,6 +68,7 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    metrics_bind: Bind | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -160,6 +162,16 @@ class Settings(BaseModel):
         paths = [route.path for route in value]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"has two routes with the path {', '.join(twice)}")
+        return value
+
+    @field_validator("metrics_bind")
+    @classmethod
+    def _where_nobody_else_listens(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """What is counted is nobody's business but the operator's."""
+        for other in ("bind", "forward_auth_bind"):
+            taken = info.data.get(other)
+            if value is not None and taken is not None and overlap(value, taken):
+                raise ValueError(f"must be another address than BFF_{other.upper()}")
         return value
 
     @field_validator("static_dir")

@@ -1,0 +1,50 @@
+"""Where instruments can be fitted: the seams at which measuring and tracing wrap the parts.
+
+The parts know nothing of it, and without instruments nothing is in their way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from bff.dataplane import DataPlane, Receive, Scope, Send
+from bff.exchange import Exchange
+from bff.metrics import Metrics, NoMetrics
+from bff.proxy import Proxy
+from bff.refresh import RefreshingProvider
+from bff.sessions.wire import Wire
+
+
+class Plane(Protocol):
+    """The whole program as the server sees it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Its life."""
+
+    async def exchange(self, exchange: Exchange) -> None:
+        """One request."""
+
+    def drain(self) -> None:
+        """It is about to end."""
+
+
+class Instruments:
+    """None at all: everything is as it was. Others fit some."""
+
+    metrics: Metrics = NoMetrics()
+
+    def wire(self, wire: Wire) -> Wire:
+        """The connection that each proxied request asks."""
+        return wire
+
+    def provider(self, provider: RefreshingProvider) -> RefreshingProvider:
+        """The provider as refreshes see it."""
+        return provider
+
+    def proxy(self, **parts: Any) -> Proxy:
+        """Makes the proxy of its parts."""
+        return Proxy(**parts)
+
+    def plane(self, plane: DataPlane) -> Plane:
+        """Everything."""
+        return plane
