@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         clock,
         instruments.wire(Wire(redis_url)),
     )
-    provider = Provider(settings, clock)
+    provider = Provider(settings, clock, instruments.adapter(settings.provider_timeout_seconds))
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
     refresher = Refresher(
@@ -181,6 +182,11 @@ def _instruments(settings: Settings, table: RouteTable) -> Instruments:
         from bff.measured import Measuring
 
         fitted = Measuring(table)
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from bff import tracing
+
+        if tracing.wanted(os.environ) and (exporting := tracing.exporting(os.environ)) is not None:
+            fitted = tracing.Tracing(fitted, table, exporting)
     return fitted
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from bff.dataplane import DataPlane, Receive, Scope, Send
 from bff.exchange import Exchange
 from bff.metrics import Metrics, NoMetrics
+from bff.provider.transport import BoundedAdapter
 from bff.proxy import Proxy
 from bff.refresh import RefreshingProvider
 from bff.sessions.wire import Wire
@@ -32,6 +33,10 @@ class Instruments:
     """None at all: everything is as it was. Others fit some."""
 
     metrics: Metrics = NoMetrics()
+
+    def adapter(self, deadline_seconds: float) -> BoundedAdapter:
+        """What calls the provider."""
+        return BoundedAdapter(deadline_seconds)
 
     def wire(self, wire: Wire) -> Wire:
         """The connection that each proxied request asks."""

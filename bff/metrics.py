@@ -26,6 +26,7 @@ ALERTS = (
     "session_key_missing",
     "slide_failed",
     "tokens_refused",
+    "tracing_unavailable",
     "userinfo_discarded",
     "userinfo_failed",
     "write_not_replicated",
