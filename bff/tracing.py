@@ -1,8 +1,8 @@
 """Distributed tracing by OpenTelemetry: spans for requests, refreshes and calls to the provider.
 
 Optional: `pip install bff[otel]`, and the standard's own environment variables, above all
-OTEL_EXPORTER_OTLP_ENDPOINT. Without both, the W3C trace context is passed on as it came, and nothing of this is
-imported.
+OTEL_EXPORTER_OTLP_ENDPOINT. Without both, the W3C trace context is passed on as it came, and nothing of this
+is imported.
 """
 
 from __future__ import annotations

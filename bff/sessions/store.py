@@ -301,7 +301,9 @@ class SessionStore:
         key, value = self.codec.key("ready"), secrets.token_bytes(8)
         with self._errors():
             self._client.set(key, value, ex=60)
-            self._client.get(key)
+            given_back = self._client.get(key)
+        if given_back is None:  # another process may have written its own meanwhile
+            raise unavailable("it does not give back what was written")
 
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         record = self.codec.read(key, fields)

@@ -23,6 +23,7 @@ from bff.answers import CommonHeaders
 from bff.app import create_app
 from bff.connection import Protocol
 from bff.dataplane import ASGIApp
+from bff.instruments import Plane
 from bff.sealing import Keyring, new_key
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
@@ -188,6 +189,7 @@ class Stack:
     upstream: ScriptedUpstream
     store: Store
     clock: Clock
+    app: Plane
 
     @property
     def origin(self) -> str:
@@ -260,4 +262,4 @@ def running(
                 limits=limits,
             )
         )
-        yield Stack(port, loaded, provider, upstream, store, clock)
+        yield Stack(port, loaded, provider, upstream, store, clock, app)
