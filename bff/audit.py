@@ -67,7 +67,7 @@ class Audit:
         """The provider does not take the session's refresh token any more, so the session has ended: the
         grant is over, or a token was used twice, which may be a theft (RFC 9700 §4.14.2)."""
         self._metrics.sessions_ended("refresh_refused")
-        log.warning("session_ended", reason="invalid_grant", **_names(record))
+        log.warning("session_ended", reason="invalid_grant", **_names(record), address=self._address())
 
     def refused(self, error: PublicError, where: str | None, head: RequestHead) -> None:
         """A request got an error of ours. `where` is the route or the address of ours."""

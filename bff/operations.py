@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
+
 from bff.provider.client import Provider
 from bff.provider.revocation import Revoker
 from bff.sealing import Keyring
@@ -16,6 +18,8 @@ from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec, SessionRecord, is_digest, rfc3339, user_hash
 from bff.sessions.store import SessionStore
 from bff.settings import Settings
+
+log = structlog.get_logger("bff.audit")
 
 REVOKE_SECONDS = 20.0
 """What all revocations at the provider together may take."""
@@ -65,6 +69,7 @@ class Operations:
         """Best effort, and bounded in time: the sessions have ended whatever comes of it."""
         records = [record for record in ended if record is not None]
         if records:
+            log.warning("sessions_revoked", by="operator", count=len(records))
             provider = Provider(self._settings)
             provider.prepare()
             revoker = Revoker(provider)

@@ -15,6 +15,9 @@ import redis.asyncio
 from hypothesis import settings
 
 from tests.fakes import Backend, FakeClock, Rig, fake_backend
+from tests.support.log import lines
+
+__all__ = ["lines"]
 
 # A busy machine makes an example slow now and then; that is no failure.
 settings.register_profile("project", deadline=None)
