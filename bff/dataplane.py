@@ -45,9 +45,16 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
 LIVE, READY = "/health/live", "/health/ready"
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
-_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
+
+
+def _health(status: int, body: bytes) -> Answer:
+    length = str(len(body)).encode()  # told to HEAD as well
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    return Answer(status, [*headers, (b"cache-control", b"no-store")], body)
+
+
+_ALIVE = _health(200, b'{"status":"ok"}')
+_UNREADY = _health(503, b'{"status":"unavailable"}')
 ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
 """These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
 LIMITED = frozenset({"/bff/login", "/bff/callback"})
