@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format screenshots lock wheel clean
+.PHONY: help run test check bench format secrets screenshots lock wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: $(VENV)/.test ## measure the proxy beside others, and say what to install
 format: $(VENV)/.test ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+secrets: ## make the secrets that `docker compose up --build` needs (once; what is there stays)
+	@sh deploy/compose/make-secrets.sh
 
 screenshots: $(VENV)/.test ## take the pictures of the README anew, from the browser tests
 	SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q tests/e2e/test_looks.py

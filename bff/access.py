@@ -22,8 +22,8 @@ from bff.rejections import Rejections
 from bff.request import RequestHead
 from bff.routes import Route
 from bff.service_tokens import ServiceTokens
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, digest, well_formed
-from bff.sessions.store import SessionReader
 from bff.tokens import Clock, LoginRequired, TryLater, Usable
 
 log = structlog.get_logger("bff.access")

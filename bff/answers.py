@@ -75,7 +75,7 @@ class CommonHeaders:
 
     def add(self, headers: Headers, *, ours: bool) -> Headers:
         """`headers` completed; `ours` are the answers of `/bff/*`, which nobody may store."""
-        names = {name for name, _ in headers}
+        names = dict(headers)
         added = [pair for pair in self._always if pair[0] not in names]
         if b"content-security-policy" not in names:
             added.append(self._policy)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +20,16 @@ from bff.access import Access
 from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
 from bff.audit import Audit
+from bff.backchannel import BackChannel
 from bff.dataplane import DataPlane
-from bff.errors import BadRequest, InternalError, MethodNotAllowed, PublicError, RouteNotFound
+from bff.errors import (
+    BadRequest,
+    InternalError,
+    LogoutTokenInvalid,
+    MethodNotAllowed,
+    PublicError,
+    RouteNotFound,
+)
 from bff.guard import Guard, page_policy
 from bff.instruments import Instruments, Plane
 from bff.outage import Outage
@@ -35,21 +44,22 @@ from bff.request import Admitted, TrustedProxies
 from bff.routes import RouteTable
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
-from bff.sessions.connect import connect, connect_async
+from bff.sessions.connect import connect
 from bff.sessions.directory import Directory
 from bff.sessions.interface import COOKIE, SafeRedisSessionInterface, host_cookie
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore
-from bff.sessions.wire import Wire
+from bff.sessions.store import SessionStore
+from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
 CONTROL_THREADS = 16
+BACKCHANNEL_THREADS = 2
 REFRESH_THREADS = 16
-REDIS_CONNECTIONS = 64
 
 log = structlog.get_logger("bff.app")
 
@@ -69,16 +79,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         session_cookie=host_cookie(COOKIE, secure=settings.secure),
         attempt_prefix=attempt_prefix,
     )
-    redis_url = settings.redis_url.get_secret_value()
-    client = connect(redis_url, connections=CONTROL_THREADS + REFRESH_THREADS)
-    store = SessionStore(client, codec, lifetime, clock)
-    reader = SessionReader(
-        connect_async(redis_url, connections=REDIS_CONNECTIONS),
-        codec,
-        lifetime,
-        clock,
-        instruments.wire(Wire(redis_url)),
-    )
+    address = settings.redis_address
+    client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
+    store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
+    reader = SessionReader(instruments.wire(wire_to(address)), codec, lifetime, clock)
     provider = Provider(settings, clock, instruments.adapter(settings.provider_timeout_seconds))
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
@@ -100,6 +104,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         flask, client, store, secure=settings.secure, samesite=settings.cookie_samesite
     )
     flask.session_interface = sessions
+    directory = Directory(store, store.index)
     authentication = auth.Auth(
         provider=provider,
         sessions=sessions,
@@ -112,9 +117,12 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         issuer=settings.oidc_issuer,
         strict=settings.cookie_samesite == "Strict",
         sessions_per_user=settings.sessions_per_user,
-        directory=Directory(store, store.index),
+        directory=directory,
         revoker=revoker,
         audit=audit,
+        back_channel=BackChannel(
+            provider, store, directory, keyring, revoker, clock, settings.oidc_issuer, audit
+        ),
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -165,7 +173,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         control=WSGIMiddleware(_admitted_only(flask), workers=CONTROL_THREADS),  # type: ignore[arg-type]
         provider_ready=ProviderGate(provider, ThreadPoolExecutor(1, thread_name_prefix="discovery")),
         rate_limit=RateLimit(settings.rate_limit_per_minute),
-        place=Places(CONTROL_THREADS // 2, settings.provider_timeout_seconds).one,
+        places=_places(settings.provider_timeout_seconds),
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
@@ -188,6 +196,17 @@ def _instruments(settings: Settings, table: RouteTable) -> Instruments:
         if tracing.wanted(os.environ) and (exporting := tracing.exporting(os.environ)) is not None:
             fitted = tracing.Tracing(fitted, table, exporting)
     return fitted
+
+
+def _logout_later() -> PublicError:
+    return LogoutTokenInvalid(reason="not now: no place came free")
+
+
+def _places(patience: float) -> dict[str, Callable[[], AbstractAsyncContextManager[None]]]:
+    """The provider's own call has places that no sign-in can take, and is told 400 where they are full."""
+    signing_in = Places(CONTROL_THREADS // 2, patience).one
+    logout = Places(BACKCHANNEL_THREADS, patience, _logout_later).one
+    return {"/bff/login": signing_in, "/bff/callback": signing_in, "/bff/backchannel": logout}
 
 
 def _site(settings: Settings) -> Site | None:

@@ -41,6 +41,12 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Digest of the session that this sign-in ends when it succeeds."""
     prompt: str | None = None
     max_age: int | None = None
+    acr_values: str | None = None
+
+    @property
+    def asks_afresh(self) -> bool:
+        """Whether the person was to be authenticated anew, or not long ago."""
+        return self.max_age is not None or "login" in (self.prompt or "").split()
 
     def __repr__(self) -> str:
         return "<Attempt>"

@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -24,10 +25,11 @@ from flask import (
 
 from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts
 from bff.audit import Audit
+from bff.backchannel import BackChannel
+from bff.claims import claim, public
 from bff.errors import (
     BadRequest,
     CSRFRequired,
-    LogoutTokenInvalid,
     PublicError,
     ResponseInvalid,
     SessionNotFound,
@@ -41,17 +43,15 @@ from bff.errors import (
 from bff.guard import safe_return_url
 from bff.pages import page_headers
 from bff.provider.client import Provider
-from bff.provider.id_token import LEEWAY_SECONDS
 from bff.provider.revocation import Revoker
 from bff.provider.sign_in import SignedIn, refusal
-from bff.provider.sign_out import LogoutToken
 from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.browsers import readable
 from bff.sessions.directory import Directory, Listed
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
 from bff.sessions.record import WHO, Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
-from bff.tokens import Clock
+from bff.tokens import Clock, TokenSet
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "lang", "max_age", "acr_values")
 SILENT = frozenset(
@@ -59,24 +59,6 @@ SILENT = frozenset(
 )
 """Answers to `prompt=none` that only say: nobody is signed in there (OpenID Connect Core §3.1.2.6)."""
 
-# Claims that speak to the protocol, not about the person.
-_COGNITO_CLAIMS = ("origin_jti", "event_id", "token_use")
-PROTOCOL_CLAIMS = frozenset(
-    (
-        "iss",
-        "aud",
-        "exp",
-        "iat",
-        "nbf",
-        "nonce",
-        "at_hash",
-        "c_hash",
-        "s_hash",
-        "azp",
-        "jti",
-        *_COGNITO_CLAIMS,
-    )
-)
 _LONGEST_PARAMETER = 512
 
 log = structlog.get_logger("bff.audit")
@@ -100,6 +82,7 @@ class Auth:
     directory: Directory
     revoker: Revoker
     audit: Audit
+    back_channel: BackChannel
 
     def blueprint(self) -> Blueprint:
         """The routes. Methods are checked in front, by the same table."""
@@ -164,16 +147,17 @@ class Auth:
         if attempt.prompt == "none" and answer.get("error") in SILENT:
             return None
         code = self.provider.check_response(answer)
+        self.provider.require_keys()  # before the claim: a code that is redeemed without them is lost
         self._claim(attempt)
         return code
 
     def _sign_in(
         self, code: str, attempt: Attempt, answer: dict[str, str], cookies: dict[str, list[str]]
     ) -> Response:
-        signed_in = self.provider.redeem(code, attempt)
-        record = self._begin(signed_in, answer.get("session_state"))
+        signed_in = self.provider.redeem(code, attempt, partial(self._discard, attempt))
+        record = self._begin(signed_in, attempt, answer.get("session_state"))
         self._refuse_if_cut_off(record, attempt)
-        self._end_replaced(attempt, cookies)
+        self._end_replaced(record, attempt, cookies)
         self._enforce_cap(record)
         self.audit.signed_in(record)
         return self._onward(attempt)
@@ -185,27 +169,38 @@ class Auth:
         if not self.sessions.store.claim_once(f"state {_sha256(attempt.state)}", left):
             raise StateUsed(reason="the state has been used before")
 
-    def _begin(self, signed_in: SignedIn, session_state: str | None) -> SessionRecord:
+    def _discard(self, attempt: Attempt, tokens: TokenSet) -> None:
+        """Revoke what a sign-in brought that nobody will ever hold. Not where it was to replace a session:
+        providers count both as one grant, and end both."""
+        if attempt.replaces is None:
+            self.revoker.discard(tokens)
+
+    def _begin(self, signed_in: SignedIn, attempt: Attempt, session_state: str | None) -> SessionRecord:
         """`session_state` is what OpenID Connect Session Management 1.0 §2 adds to the response."""
         identity, tokens = signed_in.identity, signed_in.tokens
         sid = identity.claims.get("sid")
         named = f"{self.issuer} {sid}".encode() if isinstance(sid, str) else None
+        now = self.clock()
         meta = Meta(
-            created=self.clock(),
-            auth_time=identity.auth_time,
+            created=now,
+            auth_time=identity.authenticated_at(now, asked=attempt.asks_afresh),
             user=user_hash(self.issuer, identity.subject),
             provider_sids=tuple(self.keyring.fingerprints("provider sid", named)[:1]) if named else (),
         )
         claims = identity.claims
-        hint = claims.get("email") or claims.get("preferred_username") or identity.subject
-        who = {"claims": _public(claims), "hint": hint, **self._where()}
+        who = {"claims": public(claims), "hint": self._hint(claims), **self._where()}
         if session_state is not None and len(session_state) <= _LONGEST_PARAMETER:
             who["session_state"] = session_state
         try:
             return self.sessions.begin(_current(), meta, tokens, {WHO: who})
         except StoreUnavailable:
-            self.revoker.later(tokens)  # nobody will ever hold them
+            self._discard(attempt, tokens)
             raise
+
+    def _hint(self, claims: dict[str, Any]) -> str | None:
+        """What names the person to the provider at the sign-out, as its profile has it."""
+        found = (claims.get(name) for name in self.provider.profile.hint_claims)
+        return next((value for value in found if isinstance(value, str) and 0 < len(value) <= 255), None)
 
     def _refuse_if_cut_off(self, record: SessionRecord, attempt: Attempt) -> None:
         """A sign-in that had begun before all sessions of its user were ended ends with them."""
@@ -217,9 +212,9 @@ class Auth:
             self.sessions.end(current)
         except StoreUnavailable:  # whether it counts is not known: nobody gets its cookie
             current.vanish()
-            self.revoker.later(record.tokens)
+            self._discard(attempt, record.tokens)
             raise
-        self.revoker.later(record.tokens)
+        self._discard(attempt, record.tokens)
         raise SignInCutOff(reason="the user's sessions were ended while this sign-in was under way")
 
     def _enforce_cap(self, record: SessionRecord) -> None:
@@ -228,7 +223,8 @@ class Auth:
         try:
             for ended in self.directory.enforce(record.meta.user, self.sessions_per_user):
                 self.audit.session_revoked(ended, "cap")
-                self.revoker.later(ended.tokens)
+                if not ended.meta.shares_provider_session(record.meta):
+                    self.revoker.discard(ended.tokens)
         except StoreUnavailable as error:
             log.warning("oldest_session_not_ended", reason=error.reason)
 
@@ -238,16 +234,22 @@ class Auth:
         agent = admitted.head.single(b"user-agent") or b""
         return {"browser": readable(agent.decode("latin-1")), "address": admitted.client}
 
-    def _end_replaced(self, attempt: Attempt, cookies: dict[str, list[str]]) -> None:
-        """End the sessions that this sign-in takes the place of, so that none lives on unseen."""
+    def _end_replaced(self, record: SessionRecord, attempt: Attempt, cookies: dict[str, list[str]]) -> None:
+        """End the sessions that this sign-in takes the place of, so that none lives on unseen.
+
+        Those of the same user end here alone: to many providers they and the new one are one session, or
+        one grant, and whoever revokes the old tokens ends the new ones with them.
+        """
         store, name = self.sessions.store, cast("str", _current().digest)
         try:
             earlier = store.overtake(name, self.attempts.overlapping(cookies, attempt), LIFETIME_SECONDS)
-            for replaced in {attempt.replaces, *earlier} - {None, name}:
-                old = store.end(cast("str", replaced))
+            for replaced in {*earlier, *filter(None, [attempt.replaces])} - {name}:
+                store.mark_replaced(replaced)
+                old = store.end(replaced)
                 if old is not None:
                     self.audit.session_revoked(old, "replaced")
-                    self.revoker.later(old.tokens)
+                    if old.meta.user != record.meta.user:
+                        self.revoker.discard(old.tokens)
         except StoreUnavailable as error:
             log.warning("replaced_session_not_ended", reason=error.reason)
 
@@ -295,10 +297,10 @@ class Auth:
             except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
                 log.warning("slide_failed", reason=error.reason)
         claims = list(record.who["claims"])
-        claims.append(_claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
-        claims.append(_claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
+        claims.append(claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
+        claims.append(claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
         if "session_state" in record.who:
-            claims.append(_claim("bff:session_state", record.who["session_state"]))
+            claims.append(claim("bff:session_state", record.who["session_state"]))
         return jsonify(claims)
 
     # -- the user's own sessions --------------------------------------------------------------------
@@ -313,24 +315,29 @@ class Auth:
     def end_one(self, name: str) -> Response:
         """End one of them; another user's is as unknown as any other."""
         current = _current()
-        user = current.signed_in().meta.user
+        mine = current.signed_in().meta
+        user = mine.user
         ended = self.directory.end(name, user=user) if is_digest(name) else None
         if ended is None:
             raise SessionNotFound
         if name == current.digest:
             current.vanish()
-        self.revoker.soon(ended.tokens)
+            self.revoker.soon(ended.tokens)
+        elif not ended.meta.shares_provider_session(mine):
+            self.revoker.soon(ended.tokens)
         self.audit.session_revoked(ended, "revoked")
         return _no_content()
 
     def end_others(self) -> Response:
         """End all but this one, and every sign-in of theirs that is under way elsewhere."""
         current = _current()
-        user = current.signed_in().meta.user
+        mine = current.signed_in().meta
+        user = mine.user
         ended = self.directory.end_others(user, cast("str", current.digest))
         for each in ended:
             self.audit.session_revoked(each, "revoked")
-            self.revoker.later(each.tokens)
+            if not each.meta.shares_provider_session(mine):
+                self.revoker.later(each.tokens)
         return _no_content()
 
     # -- sign-out -----------------------------------------------------------------------------------
@@ -380,35 +387,9 @@ class Auth:
         return self.provider.sign_out_url(hint, held.tokens if held else None) if signed_in else "/"
 
     def backchannel(self) -> Response:
-        """The provider's own call (Back-Channel Logout 1.0 §2.5 to 2.8): by `sid` one session, by `sub` all
-        of the user's. One that has ended already is a success."""
-        given = request.form.getlist("logout_token")
-        if len(given) != 1:
-            raise LogoutTokenInvalid(reason="there is not exactly one logout_token")
-        try:
-            token = self.provider.read_logout_token(given[0])
-            self._end_at_providers_wish(token)
-        except Unavailable as error:  # 400, so that the provider tries again, and the same token works
-            raise LogoutTokenInvalid(reason=f"not now: {error.reason}") from None
+        """The provider's own call: 200, or the error of LogoutTokenInvalid."""
+        self.back_channel.logout(request.form.getlist("logout_token"))
         return Response(status=200)
-
-    def _end_at_providers_wish(self, token: LogoutToken) -> None:
-        store = self.sessions.store
-        jti = f"logout {_sha256(token.jti)}"
-        if store.claimed(jti):
-            raise LogoutTokenInvalid(reason="the logout token was used before")
-        if token.sid is not None:
-            names = self.keyring.fingerprints("provider sid", f"{self.issuer} {token.sid}".encode())
-            user = user_hash(self.issuer, token.subject) if token.subject else None
-            ended = self.directory.end_provider_session(names, user)
-        else:
-            ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
-        # After the deletion only: had that failed, the same token would have to work once more.
-        store.claim_once(jti, max(1, int(token.expires_at - self.clock()) + LEEWAY_SECONDS))
-        for each in ended:
-            self.audit.session_revoked(each, "provider")
-            self.revoker.later(each.tokens)
-        log.info("signed_out_by_provider", count=len(ended))
 
     def _see_other(self, url: str) -> Response:
         response = make_response(redirect(url, 303))
@@ -477,20 +458,6 @@ def _authorization_response() -> dict[str, str]:
     if any(len(values) > 1 for _, values in fields.lists()):
         raise ResponseInvalid(reason="a parameter of the response came twice")
     return fields.to_dict()
-
-
-def _public(claims: dict[str, Any]) -> list[dict[str, Any]]:
-    """Claims as `/bff/user` gives them: an array is one entry for each member."""
-    return [
-        _claim(name, member)
-        for name, value in claims.items()
-        if name not in PROTOCOL_CLAIMS and not name.startswith("bff:")  # our own word, not the provider's
-        for member in (value if isinstance(value, list) else [value])
-    ]
-
-
-def _claim(kind: str, value: Any) -> dict[str, Any]:
-    return {"type": kind, "value": value}
 
 
 def _sha256(text: str) -> str:

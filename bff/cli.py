@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from bff._version import __version__
+from bff.cognito.commands import cognito
 
 if TYPE_CHECKING:
     from bff.operations import Operations
@@ -33,6 +34,9 @@ def main() -> None:
 
     Try `bff dev` first: it starts the whole local stack and says where to go.
     """
+
+
+main.add_command(cognito)
 
 
 @main.command()

@@ -7,7 +7,7 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
-from bff.sessions.store import SessionReader
+from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
 
@@ -55,8 +55,6 @@ def _health(status: int, body: bytes) -> Answer:
 
 _ALIVE = _health(200, b'{"status":"ok"}')
 _UNREADY = _health(503, b'{"status":"unavailable"}')
-ASK_PROVIDER = frozenset({"/bff/login", "/bff/callback", "/bff/backchannel"})
-"""These may ask the provider something while they hold a thread: keys, a pushed request, tokens."""
 LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
@@ -88,7 +86,7 @@ class DataPlane:
         control: ASGIApp,
         provider_ready: Callable[[float | None], Awaitable[None]],
         rate_limit: RateLimit,
-        place: Callable[[], AbstractAsyncContextManager[None]],
+        places: Mapping[str, Callable[[], AbstractAsyncContextManager[None]]],
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
@@ -96,9 +94,10 @@ class DataPlane:
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane. `provider_ready` waits until the provider is known, is not
-        to be had, or so many seconds are over, and holds no thread for it. `place` gives a request that asks
-        the provider something its place among the few that may hold a thread meanwhile. `release` ends at
-        shutdown what the control plane has under way and holds open."""
+        to be had, or so many seconds are over, and holds no thread for it. `places` gives a request to an
+        address that may ask the provider something (keys, a pushed request, tokens) its place among the few
+        that may hold a thread meanwhile. `release` ends at shutdown what the control plane has under way and
+        holds open."""
         origin = urlsplit(public_url)
         self._origin = (origin.scheme.encode(), origin.netloc.encode())
         self._guard = guard
@@ -111,7 +110,7 @@ class DataPlane:
         self._control = control
         self._provider_ready = provider_ready
         self._rate_limit = rate_limit
-        self._place = place
+        self._places = places
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
@@ -241,7 +240,7 @@ class DataPlane:
             "headers": _for_wsgi(head, self._origin[1], len(body)),
             Admitted.KEY: admitted,
         }
-        async with self._place() if path in ASK_PROVIDER else nullcontext():
+        async with self._places.get(path, nullcontext)():
             await self._control(inner, _replay(body), self._sending(exchange))
 
     def _scope(self, path: str, exchange: Exchange) -> dict[str, Any]:

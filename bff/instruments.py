@@ -13,7 +13,7 @@ from bff.metrics import Metrics, NoMetrics
 from bff.provider.transport import BoundedAdapter
 from bff.proxy import Proxy
 from bff.refresh import RefreshingProvider
-from bff.sessions.wire import Wire
+from bff.sessions.reader import Asks
 
 
 class Plane(Protocol):
@@ -38,7 +38,7 @@ class Instruments:
         """What calls the provider."""
         return BoundedAdapter(deadline_seconds)
 
-    def wire(self, wire: Wire) -> Wire:
+    def wire(self, wire: Asks) -> Asks:
         """The connection that each proxied request asks."""
         return wire
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
@@ -24,7 +24,7 @@ from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, RefreshRe
 from bff.proxy import Proxy
 from bff.refresh import RefreshingProvider
 from bff.routes import Route, RouteTable
-from bff.sessions.wire import Answer, Wire
+from bff.sessions.reader import Asks
 from bff.tokens import TokenSet
 from bff.upstream import Response
 
@@ -101,16 +101,19 @@ class MeasuredProxy(Proxy):
 class MeasuredWire:
     """Takes the time of each question to Redis."""
 
-    def __init__(self, wire: Wire, observe: Callable[[float], None]) -> None:
-        self._ask = wire.ask
+    def __init__(self, wire: Asks, observe: Callable[[float], None]) -> None:
+        self._wire = wire
         self._observe = observe
-        self.close = wire.close
 
-    async def ask(self, *command: bytes | str) -> Answer:
+    async def close(self) -> None:
+        """Hang up."""
+        await self._wire.close()
+
+    async def ask(self, *command: bytes | str | int) -> Any:
         """The answer."""
         began = time.perf_counter()
         try:
-            return await self._ask(*command)
+            return await self._wire.ask(*command)
         finally:
             self._observe(time.perf_counter() - began)
 
@@ -140,8 +143,8 @@ class Measuring(Instruments):
         self.metrics = self.prometheus
         listen(self.prometheus.alert)
 
-    def wire(self, wire: Wire) -> Wire:
-        return cast("Wire", MeasuredWire(wire, self.prometheus.tally.store.observe))
+    def wire(self, wire: Asks) -> Asks:
+        return MeasuredWire(wire, self.prometheus.tally.store.observe)
 
     def provider(self, provider: RefreshingProvider) -> RefreshingProvider:
         return MeasuredProvider(provider, self.metrics)

@@ -179,7 +179,7 @@ class Known:
 
 def census(settings: Settings) -> Census:
     """The census of the Redis of these settings."""
-    client = connect(settings.redis_url.get_secret_value(), connections=2)
+    client = connect(settings.redis_address, connections=2)
     codec = Codec(Keyring(settings.keys), settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
     return Census(client, SessionStore(client, codec, lifetime, time.time))

@@ -82,10 +82,12 @@ class Operations:
 @contextmanager
 def operations(settings: Settings) -> Iterator[Operations]:
     """Operations on the Redis of these settings."""
-    client = connect(settings.redis_url.get_secret_value(), connections=2)
+    address = settings.redis_address
+    client = connect(address, connections=2)
     try:
         codec = Codec(Keyring(settings.keys), settings.redis_prefix)
         lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
-        yield Operations(settings, SessionStore(client, codec, lifetime, time.time))
+        store = SessionStore(client, codec, lifetime, time.time, replicated=address.replicated)
+        yield Operations(settings, store)
     finally:
         client.close()

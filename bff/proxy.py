@@ -88,7 +88,7 @@ class Proxy:
         if response.status in (204, 304):
             # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
-        if any(name in POINTERS for name, _ in headers):
+        if not POINTERS.isdisjoint(dict(headers)):
             headers = self._pointing(route).mapped(headers, response.status)
         headers = self._common.add(headers, ours=False)
         whole = response.whole()

@@ -26,8 +26,9 @@ from bff.errors import StoreUnavailable
 from bff.metrics import Metrics
 from bff.outage import Outage
 from bff.provider.renewal import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, user_hash
-from bff.sessions.store import Lease, Saved, SessionReader, SessionStore
+from bff.sessions.store import Lease, Saved, SessionStore
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
 
 log = structlog.get_logger("bff.refresh")
@@ -231,12 +232,22 @@ class Refresher:
                     raise
                 time.sleep(_SAVE_AGAIN_SECONDS)
         if saved is Saved.GONE:  # signed out meanwhile: sign-out wins, and nothing stays valid
-            self._provider.revoke(tokens)
+            self._revoke(record, tokens)
             return LoginRequired()
         self._release(record, owner, pause_after_refresh(tokens))
         if tokens.usable(self._clock()):
             return Usable(tokens)
         return TryLater() if tokens.refresh_token else LoginRequired()
+
+    def _revoke(self, record: SessionRecord, tokens: TokenSet) -> None:
+        """What came for a session that has ended meanwhile; not where a new sign-in took its place, whose
+        grant it may be."""
+        try:
+            replaced = self._store.was_replaced(record)
+        except StoreUnavailable:
+            replaced = False
+        if not replaced:
+            self._provider.revoke(tokens)
 
     def _release(self, record: SessionRecord, owner: str, pause: float) -> None:
         try:

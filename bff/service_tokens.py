@@ -14,6 +14,10 @@ from bff.tokens import Clock, TokenSet
 
 RENEW_AT = 0.8
 """Of a token's lifetime: from then on a new one is fetched beside the requests."""
+SPENT_SECONDS = 3.0
+"""With less left than that (or a fifth of a short lifetime) a token is not sent: it could end on the way."""
+SHORTEST_SECONDS = 2.0
+"""A token counts as good for so long, whatever its lifetime: the provider is not asked at every request."""
 UNKNOWN_LIFETIME_SECONDS = 60.0
 PAUSE_SECONDS = 2.0
 YOUNG_SECONDS = 5.0
@@ -49,11 +53,16 @@ class ServiceTokens:
         wanted = (scope, resource)
         held = self._held.get(wanted)
         now = self._clock()
-        if held is not None and now < _ends_at(held):
-            if now >= held.obtained_at + (_ends_at(held) - held.obtained_at) * RENEW_AT:
+        if held is not None and now < _spent_at(held):
+            if now >= held.obtained_at + _lifetime(held) * RENEW_AT:
                 self._fly(wanted)
             return held.access_token
-        return (await asyncio.shield(self._fly(wanted))).access_token
+        try:
+            return (await asyncio.shield(self._fly(wanted))).access_token
+        except ProviderUnavailable:
+            if held is None or now >= held.obtained_at + _lifetime(held):
+                raise
+            return held.access_token  # its last seconds are better than none
 
     async def renew(self, scope: str | None, resource: str | None, refused: str) -> str | None:
         """Another token than the one that an upstream refuses; None where it is too new to be the cause.
@@ -98,7 +107,13 @@ class ServiceTokens:
             self._failed[wanted] = (self._monotonic() + PAUSE_SECONDS, failure)
 
 
-def _ends_at(tokens: TokenSet) -> float:
+def _lifetime(tokens: TokenSet) -> float:
     if tokens.expires_at is None:
-        return tokens.obtained_at + UNKNOWN_LIFETIME_SECONDS
-    return tokens.expires_at
+        return UNKNOWN_LIFETIME_SECONDS
+    return max(SHORTEST_SECONDS, tokens.expires_at - tokens.obtained_at)
+
+
+def _spent_at(tokens: TokenSet) -> float:
+    lifetime = _lifetime(tokens)
+    spare = min(SPENT_SECONDS, lifetime * (1 - RENEW_AT))
+    return tokens.obtained_at + max(SHORTEST_SECONDS, lifetime - spare)

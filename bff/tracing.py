@@ -26,7 +26,7 @@ from bff.proxy import Proxy
 from bff.refresh import RefreshingProvider
 from bff.request import RequestHead
 from bff.routes import Endpoint, Route, RouteTable
-from bff.sessions.wire import Wire
+from bff.sessions.reader import Asks
 from bff.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Tracing(Instruments):
     def adapter(self, deadline_seconds: float) -> BoundedAdapter:
         return TracedAdapter(deadline_seconds, self._tracer)
 
-    def wire(self, wire: Wire) -> Wire:
+    def wire(self, wire: Asks) -> Asks:
         return self._inner.wire(wire)
 
     def provider(self, provider: RefreshingProvider) -> RefreshingProvider:

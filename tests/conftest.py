@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import redis
-import redis.asyncio
 from hypothesis import settings
 
+from bff.sessions.wiring import wire_to
+from bff.settings import parse_redis_url
 from tests.fakes import Backend, FakeClock, Rig, fake_backend
 from tests.support.log import lines
 
@@ -82,7 +83,7 @@ def redis_url(redis_process: str) -> str:
 def real_backend(redis_url: str) -> Iterator[Backend]:
     """A real and empty Redis, as both planes connect to it."""
     with redis.Redis.from_url(redis_url) as client:
-        yield Backend(client, lambda: redis.asyncio.Redis.from_url(redis_url))
+        yield Backend(client, lambda: wire_to(parse_redis_url(redis_url)))
 
 
 @pytest.fixture

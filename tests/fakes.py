@@ -11,7 +11,6 @@ from typing import Any
 
 import fakeredis
 import redis
-import redis.asyncio
 
 from bff.audit import Audit
 from bff.metrics import Metrics, NoMetrics
@@ -19,8 +18,9 @@ from bff.provider.renewal import Refreshed, RefreshResult, SameUser
 from bff.request import RequestHead, TrustedProxies
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import Asks, SessionReader
 from bff.sessions.record import Codec, Meta, SessionRecord, digest, user_hash
-from bff.sessions.store import SessionReader, SessionStore
+from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
 
 KEY = bytes(range(32))
@@ -87,7 +87,21 @@ class Backend:
     """One Redis, as both planes connect to it."""
 
     client: redis.Redis
-    connect_async: Callable[[], redis.asyncio.Redis]
+    wire: Callable[[], Asks]
+    replicated: bool = False
+
+
+class FakeWire:
+    """What the data plane asks, to the Redis in memory."""
+
+    def __init__(self, server: fakeredis.FakeServer) -> None:
+        self._client = fakeredis.FakeAsyncRedis(server=server)
+
+    async def ask(self, *command: bytes | str | int) -> Any:
+        return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        await self._client.aclose()
 
 
 def fake_backend() -> Backend:
@@ -95,7 +109,7 @@ def fake_backend() -> Backend:
     server = fakeredis.FakeServer()
     return Backend(
         fakeredis.FakeStrictRedis(server=server),
-        lambda: fakeredis.FakeAsyncRedis(server=server),
+        lambda: FakeWire(server),
     )
 
 
@@ -108,7 +122,9 @@ class Rig:
         self.clock = clock
         self.codec = Codec(Keyring(keys), PREFIX)
         self.lifetime = Lifetime(IDLE, ABSOLUTE)
-        self.store = SessionStore(backend.client, self.codec, self.lifetime, clock)
+        self.store = SessionStore(
+            backend.client, self.codec, self.lifetime, clock, replicated=backend.replicated
+        )
 
     def with_keys(self, *keys: bytes) -> Rig:
         """The same Redis seen by a process with other keys."""
@@ -116,12 +132,11 @@ class Rig:
 
     def reader(self) -> SessionReader:
         """A data plane's reader; it belongs to the running event loop and must be closed there."""
-        return SessionReader(self.backend.connect_async(), self.codec, self.lifetime, self.clock)
+        return SessionReader(self.backend.wire(), self.codec, self.lifetime, self.clock)
 
     def in_redis(self) -> list[bytes]:
         """What lies in Redis, but for the index, which outlives sessions by design."""
-        keys: list[bytes] = self.client.keys("*")  # type: ignore[assignment]
-        return [key for key in keys if b"{user:" not in key]
+        return [key for key in self.client.scan_iter("*") if b"{user:" not in key]
 
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""
@@ -143,6 +158,18 @@ class Rig:
             try:
                 if reader.slide_due(record):
                     await reader.slide(record)
+            finally:
+                await reader.close()
+
+        asyncio.run(ask())
+
+    def renew(self, record: SessionRecord, owner: str, seconds: float) -> None:
+        """The data plane's way to keep a lease."""
+
+        async def ask() -> None:
+            reader = self.reader()
+            try:
+                await reader.renew(record.key, owner, seconds)
             finally:
                 await reader.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.browser import CSRF, Browser, error_page
 from tests.support.client import query_of
@@ -169,7 +170,7 @@ def test_attempt_cookie_twice(stack: Stack, browser: Browser) -> None:
 
 
 def test_two_tabs(stack: Stack, browser: Browser) -> None:
-    """Two tabs that both sign in leave one session, and what the other one held is revoked."""
+    """Two tabs that both sign in leave one session."""
     before = set(stack.sessions())
     first, second = begin(stack, browser), begin(stack, browser)
     browser.callback(first)
@@ -475,3 +476,39 @@ def test_max_age(stack: Stack, browser: Browser) -> None:
     stack.provider.claims["auth_time"] = ABSENT
     answer = browser.callback(begin(stack, browser, "/bff/login?max_age=3600"))
     assert error_page(answer, 400) == "id_token_invalid"
+
+
+# -- the audit --------------------------------------------------------------------------------------
+
+FAILED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"error": "access_denied", "code": ABSENT}, {}, "access_denied"),
+    ({"iss": "https://evil.example"}, {}, "response_invalid"),
+    ({"state": "made-up"}, {}, "state_unknown"),
+    ({}, {"nonce": "x"}, "id_token_invalid"),
+    ({"code": "made-up"}, {}, "code_refused"),
+]
+
+
+@pytest.mark.parametrize(("response", "claims", "code"), FAILED, ids=lambda value: str(value)[:24])
+def test_a_failed_sign_in_is_audited(
+    stack: Stack, browser: Browser, response: dict[str, Any], claims: dict[str, Any], code: str
+) -> None:
+    """One record with code, reason and address, and nothing secret in it."""
+    answer = begin(stack, browser, **response)
+    stack.provider.claims |= claims
+    with capture_logs() as lines:
+        browser.callback(answer)
+    (record,) = [line for line in lines if line["event"] == "sign_in_failed"]
+    assert (record["code"], record["address"], record["log_level"]) == (code, "127.0.0.1", "warning")
+    assert not any(secret in str(lines) for secret in stack.provider.secrets)
+
+
+def test_a_sign_in_that_cannot_begin_is_audited(module_store: Store) -> None:
+    """The same where the provider does not take the request."""
+    with scripted_provider() as provider:
+        provider.discovery["pushed_authorization_request_endpoint"] = provider.base + "/par"
+        provider.replies["par"] = Reply(401, {"error": "invalid_client"})
+        with running(module_store, provider=provider) as stack, capture_logs() as lines:
+            assert error_page(stack.browser().get("/bff/login"), 400) == "client_refused"
+        (record,) = [line for line in lines if line["event"] == "sign_in_failed"]
+        assert record["reason"] == "pushed request: invalid_client"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -226,8 +227,46 @@ def test_bodies(stack: Stack, body: bytes) -> None:
     assert stack.browser().get("/bff/backchannel").status == 405
 
 
+def test_junk_delays_no_sign_in(stack: Stack) -> None:
+    """Just after somebody's junk, keys that were rotated are fetched for a sign-in all the same."""
+    stack.sign_in(stack.browser())
+    refused(call(stack, header={"kid": "unknown"}))
+    stack.provider.keys = [rsa_key("rsa-2")]
+    assert stack.sign_in(stack.browser()).session
+
+
+def test_sign_ins_that_hang(stack: Stack) -> None:
+    """However many sign-ins wait for a token endpoint that hangs, the provider's own call is answered."""
+    victim = sign_in(stack, sid="one")
+    pending = []
+    for _ in range(24):
+        browser = stack.browser()
+        asked = browser.get("/bff/login")
+        pending.append((browser, stack.provider.authorize(asked.get("location"))))
+    stack.provider.replies["token"] = Reply(delay=30)
+    with ThreadPoolExecutor(24) as pool:
+        done = [pool.submit(browser.callback, response) for browser, response in pending]
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert accepted(call(stack, sid="one", sub=ABSENT))
+        assert time.monotonic() - started < 0.6
+        assert {each.result().status for each in done} == {503}
+    stack.provider.replies.clear()
+    assert not alive(victim)
+
+
+def test_calls_that_hang(stack: Stack) -> None:
+    """Where all places are taken for longer than the provider's deadline, the answer is 400, not 503."""
+    stack.provider.replies["jwks"] = Reply(delay=30)
+    stack.clock.ahead = 4000  # what is known is old, and there is nothing else
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: call(stack, header={"kid": f"x-{n}"}), range(8)))
+    assert all(refused(answer) for answer in answers)
+
+
 def test_junk_costs_the_provider_little(stack: Stack) -> None:
     """A flood of tokens with unknown keys asks for the provider's keys once."""
+    stack.sign_in(stack.browser())
     before = stack.provider.count("jwks")
     for number in range(20):
         refused(call(stack, header={"kid": f"unknown-{number}"}))

@@ -33,6 +33,10 @@ COMMANDS = [
     "sessions",
     "sessions list",
     "sessions revoke",
+    "cognito",
+    "cognito env",
+    "cognito user",
+    "cognito user create",
 ]
 
 

@@ -14,6 +14,7 @@ import bff.settings
 from bff import errors
 from bff.headers import REQUEST, RESPONSE
 from bff.routes import ENDPOINTS
+from tests.mutations import mutations
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -118,3 +119,12 @@ def test_what_conformance_names_is_there() -> None:
             assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
         for module in re.findall(r"`(bff/[\w/]+\.py)`", row):
             assert (ROOT / module).exists(), module
+
+
+def test_every_row_of_conformance_can_be_broken() -> None:
+    """tests/mutations.toml has a change for each row and its test, and each change still has its place."""
+    text = (ROOT / "docs" / "conformance.md").read_text()
+    rows = re.findall(r"^\| (.+?) \|.*`(tests/[\w/]+\.py::test_\w+)` \|$", text, re.MULTILINE)
+    assert rows == [(each.row, each.test) for each in mutations()]
+    for each in mutations():
+        assert each.broken(ROOT) != (ROOT / each.file).read_text()

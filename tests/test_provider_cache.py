@@ -17,6 +17,8 @@ class Source:
     def __init__(self) -> None:
         self.fetched = 0
         self.down = False
+        self.published: int | None = None
+        """What each fetch brings; the number of the fetch where that is None."""
         self.now = 1000.0
         self.hold = threading.Event()
         self.hold.set()
@@ -26,7 +28,7 @@ class Source:
         self.fetched += 1
         if self.down:
             raise ProviderUnavailable("Down.", reason="test")
-        return self.fetched
+        return self.fetched if self.published is None else self.published
 
     def clock(self) -> float:
         return self.now
@@ -84,21 +86,72 @@ def test_stale_in_an_outage(source: Source, cached: Cached[int]) -> None:
     assert cached.get() == 3
 
 
-def test_renew_has_a_cooldown(source: Source, cached: Cached[int]) -> None:
-    """A flood of unknown key ids costs one fetch in a cooldown."""
+def test_renewal_that_helps(source: Source, cached: Cached[int]) -> None:
+    """What was fetched a moment ago, or renewed a moment ago with success, is renewed at once."""
+    assert [cached.renew(cached.get(), "a"), cached.renew(2, "a")] == [2, 3]
+
+
+def test_renewal_in_vain_has_a_cooldown(source: Source, cached: Cached[int]) -> None:
+    """A flood of unknown key ids costs one fetch in a cooldown, and no other kind of asker its renewal."""
+    source.published = 7
+    value = cached.get()
+    assert [cached.renew(value, "a") for _ in range(20)] == [7] * 20
+    assert source.fetched == 2
+    cached.renew(value, "b")
+    assert source.fetched == 3
+    source.now += 5
+    cached.renew(value, "a")
+    assert source.fetched == 4
+
+
+def test_clock_that_is_set_back(source: Source, cached: Cached[int]) -> None:
+    """No wait becomes longer by it."""
+    source.published = 7
+    cached.renew(cached.get(), "a")
+    source.now -= 5000
+    cached.renew(7, "a")
+    assert source.fetched == 3
+
+
+def test_another_value_is_there_already(source: Source, cached: Cached[int]) -> None:
+    """Who has tried an older value gets the known one without a fetch."""
+    old = cached.get()
+    newer = cached.renew(old, "a")
+    assert cached.renew(old, "a") is newer
+    assert source.fetched == 2
+
+
+def test_renewal_does_not_take_a_fetch_that_began_before(source: Source, cached: Cached[int]) -> None:
+    """What a fetch brings that was under way may be older than the need; those who wait share one more."""
+    source.published = 7
     cached.get()
+    source.hold.clear()
+    threads = [threading.Thread(target=cached.renew, args=(7, "a")) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    source.hold.set()
+    for thread in threads:
+        thread.join(5)
+    assert source.fetched == 2, "the first found nothing new, and the others keep its cooldown"
     source.now += 6
-    assert [cached.renew() for _ in range(20)] == [2] * 20
-    source.now += 6
-    assert cached.renew() == 3
+    source.hold.clear()
+    threads = [threading.Thread(target=cached.renew, args=(7, kind)) for kind in "abbb"]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    source.hold.set()
+    for thread in threads:
+        thread.join(5)
+    assert source.fetched == 4
 
 
 def test_renew_while_down(source: Source, cached: Cached[int]) -> None:
-    """A renewal that fails leaves the value that is known."""
+    """A renewal that fails leaves the value that is known, and is not tried again at once."""
     cached.get()
-    source.now += 6
     source.down = True
-    assert cached.renew() == 1
+    assert [cached.renew(1, "a"), cached.renew(1, "a")] == [1, 1]
+    assert source.fetched == 2
 
 
 def test_unexpected_error_frees_the_lock(source: Source) -> None:

@@ -82,13 +82,64 @@ def test_another_issuer(scripted: ScriptedProvider, change: Any) -> None:
         ("authorization_endpoint", "/authorize"),
         ("authorization_endpoint", "https://["),
         ("jwks_uri", ""),
-        ("end_session_endpoint", "data:text/html,hi"),
     ],
 )
 def test_member_of_a_wrong_kind(scripted: ScriptedProvider, member: str, value: object) -> None:
     """A member that is missing, of a wrong type or no web address makes the document unusable."""
     scripted.discovery[member] = value
     assert "discovery document" in refused(client_of(scripted))
+
+
+NO_ADDRESSES = [
+    "",
+    "/path",
+    "data:text/html,hi",
+    "http://127.0.0.1:99999999/x",
+    "http://127.0.0.1:0/x",
+    "http://127.0.0.1:x/x",
+    "http://127.0.0.1:9/a\ud800",
+    "http://127.0.0.1:9/a\r\nX-Y: z",
+    "http://127.0.0.1:9/a\x00b",
+    "http://127.0.0.1:9/a b",
+    "http://127.0.0.1:9/é",
+    "http://127.0.0.1:9/x#fragment",
+    "http://127.0.0.1:9/x#",
+    "http://127.0.0.1:9;report-uri http://evil.example/;/a",
+    "http://127.0.0.1:9;script-src/a",
+    "http://ho\x01st é/a",
+    "http://höst/a",
+    "http://user:secret@127.0.0.1:9/x",
+    "http://good.example\\@evil.example/",
+    "http://[::1/a",
+    "http:///x",
+]
+
+
+@pytest.mark.parametrize("url", NO_ADDRESSES, ids=ascii)
+def test_endpoint_that_is_no_address(scripted: ScriptedProvider, url: str) -> None:
+    """What could break a header, a policy or a parser refuses the document, or is left out where the
+    provider can be used without it."""
+    for member in ("authorization_endpoint", "jwks_uri", "pushed_authorization_request_endpoint"):
+        scripted.discovery = {member: url}
+        assert f"{member} that is no address" in refused(client_of(scripted))
+    for member in ("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint"):
+        scripted.discovery = {member: url}
+        assert getattr(client_of(scripted).metadata.get(), member) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/x?p=1&p=2&q=a%20b;c",
+        "https://[2001:db8::1]:8443/x",
+        "https://IDP_1.example/a;b",
+        "HTTPS://idp.example",
+    ],
+)
+def test_endpoint_that_is_an_address(scripted: ScriptedProvider, url: str) -> None:
+    """What browsers and servers take is kept as it is written."""
+    scripted.discovery["end_session_endpoint"] = url
+    assert client_of(scripted).metadata.get().end_session_endpoint == url
 
 
 @pytest.mark.parametrize(
@@ -233,5 +284,5 @@ def test_connections_are_kept(scripted: ScriptedProvider) -> None:
     scripted.replies["jwks"] = Reply(body=scripted.jwks(), headers={"Set-Cookie": "a=b"})
     provider = client_of(scripted)
     provider.prepare()
-    provider._jwks.renew()
+    provider._jwks.renew(provider._jwks.get(), "test")
     assert all("cookie" not in seen.headers for seen in scripted.seen)

@@ -118,6 +118,7 @@ ENDED: list[Reply] = [
 ]
 KEPT: list[Reply] = [
     Reply(401, {"error": "invalid_client"}),
+    Reply(400, {"error": "invalid_client"}),
     Reply(400, {"error": "unauthorized_client"}),
     Reply(400, {"error": "invalid_request"}),
     Reply(400, {"error": "temporarily_unavailable"}),
@@ -231,6 +232,7 @@ def test_nothing_is_redeemed_blindly(scripted: ScriptedProvider, provider: Provi
         {"exp": 1000},
         {"iat": ABSENT},
         {"token_use": "access"},
+        {"at_hash": "another-access-token"},
         {"name": 10**30},
     ],
     ids=str,
@@ -248,6 +250,15 @@ def test_refreshed_id_token_of_a_stranger(scripted: ScriptedProvider, provider: 
     provider.prepare()
     scripted.keys = [rsa_key("stranger")]
     scripted.header["kid"] = "rsa-1"
+    assert isinstance(refresh(provider), Unrenewable)
+
+
+@pytest.mark.parametrize("value", [7, ["x"], {}, ""])
+def test_refreshed_id_token_that_is_none(
+    scripted: ScriptedProvider, provider: Provider, value: object
+) -> None:
+    """What stands in an ID token's place and is no text is an invalid one, not a missing one."""
+    scripted.token_members["id_token"] = value
     assert isinstance(refresh(provider), Unrenewable)
 
 

@@ -167,7 +167,7 @@ def test_sign_in(scripted: ScriptedProvider) -> None:
     assert (signed_in.identity.subject, signed_in.identity.claims["name"]) == (SUBJECT, "Alice Example")
     assert {tokens.access_token, tokens.refresh_token} < scripted.secrets
     assert (tokens.obtained_at, tokens.expires_at, tokens.id_token) == (now, now + 300, None)
-    assert signed_in.identity.auth_time == scripted.id_claims(None, "")["auth_time"]
+    assert signed_in.identity.authenticated_at(now, asked=False) == scripted.id_claims(None, "")["auth_time"]
 
 
 def test_basic_authentication(scripted: ScriptedProvider) -> None:
@@ -223,6 +223,7 @@ TOKEN_FAILURES: list[tuple[Reply, type[PublicError]]] = [
     (Reply(400, {"error": "invalid_grant"}), CodeRefused),
     (Reply(400, {"error": "invalid_request", "error_description": "<b>"}), CodeRefused),
     (Reply(401, {"error": "invalid_client"}), ClientRefused),
+    (Reply(400, {"error": "invalid_client"}), ClientRefused),
     (Reply(400, {"error": "unauthorized_client"}), ClientRefused),
     (Reply(200, {"error": "invalid_grant", "access_token": "x"}), CodeRefused),
     (Reply(400, {"error": {"code": 7}}), CodeRefused),
@@ -428,7 +429,7 @@ def test_userinfo_says_nothing_about_the_sign_in(
     identity = sign_in(scripted, provider).identity
     assert identity.claims["email"] == "a@example.com"
     assert identity.claims.get(name) != value
-    assert identity.auth_time == identity.claims["iat"]
+    assert identity.authenticated_at(time.time(), asked=True) == 0
 
 
 def test_userinfo_that_nobody_promised(scripted: ScriptedProvider) -> None:

@@ -147,3 +147,39 @@ def test_a_lifetime_that_is_not_told() -> None:
         assert await tokens.token("a", None) == "access-2"
 
     source.run(work)
+
+
+@pytest.mark.parametrize("lives", [0.0, 0.5, 2.0])
+def test_a_lifetime_that_is_too_short(lives: float) -> None:
+    """The provider is asked once in two seconds, however short its tokens live."""
+    source = Source()
+    source.lives = lives
+
+    async def work(tokens: ServiceTokens) -> None:
+        for expected in ("access-1", "access-2"):
+            assert [await tokens.token("a", None) for _ in range(10)] == [expected] * 10
+            source.clock.advance(1.5)
+            assert await tokens.token("a", None) == expected
+            await asyncio.sleep(0.05)  # a renewal beside it
+            source.clock.advance(0.6)
+
+    source.run(work)
+    assert len(source.asked) == 2
+
+
+def test_the_last_seconds_of_a_token() -> None:
+    """They are not sent to an upstream, which may get them too late, unless there is nothing better."""
+    source = Source()
+
+    async def work(tokens: ServiceTokens) -> None:
+        assert await tokens.token("a", None) == "access-1"
+        source.clock.advance(97.5)
+        assert await tokens.token("a", None) == "access-2"
+        source.error = ProviderUnavailable(reason="x")
+        source.clock.advance(97.5)
+        assert await tokens.token("a", None) == "access-2"
+        source.clock.advance(3)
+        with pytest.raises(ProviderUnavailable):
+            await tokens.token("a", None)
+
+    source.run(work)

@@ -9,17 +9,29 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError
 
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring
-from bff.sessions.connect import connect, connect_async
+from bff.sessions.connect import connect as connect_to
 from bff.sessions.errors import StoreErrors, store_errors
 from bff.sessions.lifetime import Lifetime
+from bff.sessions.reader import SessionReader
 from bff.sessions.record import Codec
-from bff.sessions.store import SessionReader, SessionStore
+from bff.sessions.store import SessionStore
+from bff.sessions.wiring import wire_to
+from bff.settings import parse_redis_url
 from tests.fakes import KEY
+
+
+def connect(url: str, *, connections: int) -> redis.Redis:
+    """As the control plane connects."""
+    return connect_to(parse_redis_url(url), connections=connections)
+
 
 CODEC, LIFETIME = Codec(Keyring([KEY]), "t:"), Lifetime(1800, 28800)
 
@@ -49,7 +61,7 @@ def read(url: str) -> None:
     """Ask the data plane's reader for a session."""
 
     async def ask() -> None:
-        reader = SessionReader(connect_async(url, connections=2), CODEC, LIFETIME, time.time)
+        reader = SessionReader(wire_to(parse_redis_url(url)), CODEC, LIFETIME, time.time)
         try:
             await reader.load("x")
         finally:
@@ -73,6 +85,7 @@ def test_a_redis_that_is_down_is_told_at_once(ask: type, closed_port: str) -> No
 def test_a_redis_that_hangs_is_given_up(ask: type, silent_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try has its time; then the answer is the same as for one that is down."""
     monkeypatch.setattr("bff.sessions.connect.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("bff.sessions.line.ANSWER_SECONDS", 0.1)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         ask(silent_port)
@@ -111,13 +124,25 @@ def test_both_clients_reach_a_real_redis(redis_url: str) -> None:
         client.set("k", b"\xff")
 
     async def ask() -> object:
-        other = connect_async(redis_url, connections=2)
+        other = wire_to(parse_redis_url(redis_url))
         try:
-            return await other.get("k")
+            return await other.ask("GET", "k")
         finally:
-            await other.aclose()
+            await other.close()
 
     assert asyncio.run(ask()) == b"\xff"
+
+
+@pytest.mark.parametrize(
+    "failure", [RedisTimeoutError(), TimeoutError(), RedisClusterException(), MasterNotFoundError()], ids=repr
+)
+def test_what_takes_long_to_fail_takes_one_thread(failure: Exception) -> None:
+    """Also where no node of a cluster, or no sentinel, answers: each has been waited for."""
+    errors = StoreErrors()
+    with pytest.raises(StoreUnavailable), errors():
+        raise failure
+    with errors(), pytest.raises(StoreUnavailable, match="finding out"), errors():
+        raise AssertionError("never reached")
 
 
 def test_a_store_that_hangs_takes_one_thread() -> None:

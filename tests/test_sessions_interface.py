@@ -12,8 +12,10 @@ from flask import Flask, Response, session
 
 from bff.errors import NotSignedIn, PublicError, SessionExpired, StoreUnavailable
 from bff.request import Admitted
+from bff.sessions.connect import connect
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface, host_cookie
 from bff.sessions.record import digest, new_sid
+from bff.settings import parse_redis_url
 from tests.fakes import OTHER_KEY, SUBJECT, Rig, head, meta, token_set
 
 NAME = "__Host-bff"
@@ -306,3 +308,12 @@ def test_redis_never_sees_the_cookie_or_a_claim(rig: Rig) -> None:
     everything = key + b"".join(name + value for name, value in fields.items())
     for secret in (sid, "alice", SUBJECT, "access-", "refresh-"):
         assert secret.encode() not in everything
+
+
+def test_a_clusters_client_is_kept(rig: Rig) -> None:
+    """The stock interface puts a Redis on this machine in the place of a client that it does not know."""
+    with connect(parse_redis_url("redis+cluster://127.0.0.1:1"), connections=1) as client:
+        interface = SafeRedisSessionInterface(
+            Flask("site"), client, rig.store, secure=True, samesite="Strict"
+        )
+        assert interface.client is client

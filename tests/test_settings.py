@@ -11,6 +11,7 @@ import pytest
 
 from bff.sealing import new_key
 from bff.settings import Settings, SettingsError, load
+from bff.settings.redis_url import TLS, Login, RedisAddress
 
 GOOD_KEY = new_key()
 BASE = {
@@ -161,6 +162,34 @@ BAD = [
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0/1"),
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0?socket_timeout=abc"),
     ("BFF_REDIS_URL", "redis://127.0.0.1:6379/0?foo=bar"),
+    ("BFF_REDIS_URL", "redis://127.0.0.1:0"),
+    ("BFF_REDIS_URL", "redis://[::1"),
+    ("BFF_REDIS_URL", "redis://:s3cr3t@one,two"),
+    ("BFF_REDIS_URL", "redis+sentinels://:s3cr3t@redis"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:26379,two:26379"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:26379,two:26379/"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:26379,:26379/service/0"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:26379,/service/0"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:port/service/0"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@one:99999/service/0"),
+    ("BFF_REDIS_URL", "redis+sentinel://:s3cr3t@::1:26379/service/0"),
+    ("BFF_REDIS_URL", "redis+sentinel://one/service/zero"),
+    ("BFF_REDIS_URL", "redis+sentinel://one/service/0/1"),
+    ("BFF_REDIS_URL", "redis+sentinel://one/service/0?db=x"),
+    ("BFF_REDIS_URL", "redis+sentinel://one/service/0?sentinel_username=s3cr3t"),
+    ("BFF_REDIS_URL", "redis+sentinel://one/service/0?password=s3cr3t"),
+    ("BFF_REDIS_URL", "redis+cluster://one/1"),
+    ("BFF_REDIS_URL", "redis+cluster://one?db=1"),
+    ("BFF_REDIS_URL", "redis+cluster://one?sentinel_password=s3cr3t"),
+    ("BFF_REDIS_URL", "redis+cluster://:s3cr3t@"),
+    ("BFF_REDIS_URL", "redis://one?ssl_ca_certs=/etc/hostname"),
+    ("BFF_REDIS_URL", "rediss://one?ssl_ca_certs=/nowhere"),
+    ("BFF_REDIS_URL", f"rediss://one?ssl_ca_certs={__file__}"),
+    ("BFF_REDIS_URL", "rediss://one?ssl_ca_certs=%00"),
+    ("BFF_REDIS_URL", f"rediss://one?ssl_keyfile={__file__}"),
+    ("BFF_REDIS_URL", f"rediss://one?ssl_certfile={__file__}"),
+    ("BFF_REDIS_URL", "rediss://one?ssl_cert_reqs=perhaps"),
+    ("BFF_REDIS_URL", "rediss://one?ssl_check_hostname=perhaps"),
     ("BFF_OIDC_CLIENT_KEY_FILE", "/nowhere"),
     ("BFF_OIDC_CLIENT_KEY_FILE", __file__),
     ("BFF_SERVICE_CLIENT_ID", ""),
@@ -233,6 +262,52 @@ def test_what_is_missing_is_named_with_a_way_to_get_it(name: str, hint: str) -> 
     (problem,) = problems(without(name))
     assert problem.startswith(f"{name} is missing")
     assert hint in problem
+
+
+ADDRESSES = [
+    ("redis://redis", RedisAddress("one", (("redis", 6379),))),
+    ("redis://:p%40ss@redis:1/3", RedisAddress("one", (("redis", 1),), db=3, login=Login(None, "p@ss"))),
+    ("unix:///run/a%20b.sock?db=2", RedisAddress("one", path="/run/a b.sock", db=2)),
+    (
+        "redis+sentinel://app:p:w@one:1,two,[::1]:3/main.service/4?sentinel_username=w&sentinel_password=a%26b",
+        RedisAddress(
+            "sentinel",
+            (("one", 1), ("two", 26379), ("::1", 3)),
+            service="main.service",
+            db=4,
+            login=Login("app", "p:w"),
+            sentinel_login=Login("w", "a&b"),
+        ),
+    ),
+    ("redis+sentinel://one/main", RedisAddress("sentinel", (("one", 26379),), service="main")),
+    (
+        "rediss+sentinel://one/main/0?ssl_check_hostname=false",
+        RedisAddress("sentinel", (("one", 26379),), service="main", tls=TLS(check_hostname=False)),
+    ),
+    ("redis+cluster://one:1,two", RedisAddress("cluster", (("one", 1), ("two", 6379)))),
+    (
+        "rediss+cluster://app:word@one/0?ssl_cert_reqs=none",
+        RedisAddress("cluster", (("one", 6379),), login=Login("app", "word"), tls=TLS(cert_reqs="none")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "address"), ADDRESSES)
+def test_addresses_of_redis(url: str, address: RedisAddress) -> None:
+    """Every form of BFF_REDIS_URL says who connects where, and how; no password shows itself."""
+    found = load(BASE | {"BFF_REDIS_URL": url}).redis_address
+    assert found == address
+    for login in (address.login, address.sentinel_login):
+        assert login.password is None or repr(login.password) not in repr(found)
+
+
+@pytest.mark.parametrize("prefix", ["{bff}:", "{}", "a}", "{"])
+def test_braces_in_the_prefix_of_a_cluster(prefix: str) -> None:
+    """They would decide where keys lie; elsewhere they mean nothing."""
+    one = BASE | {"BFF_REDIS_PREFIX": prefix}
+    assert problems(one) == []
+    (problem,) = problems(one | {"BFF_REDIS_URL": "redis+cluster://redis"})
+    assert problem.startswith("BFF_REDIS_PREFIX must have no {")
 
 
 def test_all_problems_come_together(toml: TOMLFile) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.browser import CSRF, error_page
 from tests.support.client import query_of
-from tests.support.provider import ABSENT, Reply
+from tests.support.provider import ABSENT, SUBJECT, Reply
 from tests.support.stack import Stack, Store, running, store
 
 ROUTES = """
@@ -68,6 +68,7 @@ def test_a_recent_sign_in_passes(stack: Stack) -> None:
 def test_an_old_sign_in_is_asked_to_be_renewed(stack: Stack) -> None:
     """401 with the parameters of a sign-in that helps; other routes go on; afterwards the route opens."""
     browser = stack.sign_in(stack.browser())
+    assert browser.api("/fresh").status == 200
     stack.clock.ahead = 310
     answer = browser.api("/fresh")
     assert (answer.status, answer.code) == (401, "reauthentication_required")
@@ -78,6 +79,58 @@ def test_an_old_sign_in_is_asked_to_be_renewed(stack: Stack) -> None:
     assert query_of(asked.get("location"))["max_age"] == "300"
     browser.callback(stack.provider.authorize(asked.get("location")))
     assert browser.api("/fresh").status == 200
+
+
+def test_a_sign_in_whose_age_is_not_told(stack: Stack) -> None:
+    """Without auth_time the sign-in may have been silent: only one that is asked for with max_age opens the
+    route, since that makes the provider tell it."""
+    stack.provider.claims["auth_time"] = ABSENT
+    browser = stack.sign_in(stack.browser())
+    answer = browser.api("/fresh")
+    assert (answer.status, answer.code) == (401, "reauthentication_required")
+    assert browser.api("/weather").status == 200
+    asked = browser.get(answer.json()["login_url"])
+    del stack.provider.claims["auth_time"]
+    browser.callback(stack.provider.authorize(asked.get("location")))
+    assert browser.api("/fresh").status == 200
+
+
+@pytest.mark.parametrize("behind", [0, 20, 29, 45, 59])
+@pytest.mark.parametrize("ask", ["max_age=30", "prompt=login"])
+def test_a_clock_that_is_behind(module_store: Store, behind: int, ask: str) -> None:
+    """A sign-in that was asked for afresh opens its route although the provider's clock is a little behind:
+    otherwise it would be asked for again, for ever."""
+    toml = '[[routes]]\npath = "/pay"\nupstream = "UPSTREAM"\nmax_age = 30\n'
+    with running(module_store, toml=toml) as stack:
+        browser = stack.browser()
+        asked = browser.get(f"/bff/login?{ask}")
+        stack.provider.claims["auth_time"] = int(stack.clock()) - behind
+        assert browser.callback(stack.provider.authorize(asked.get("location"))).status == 200
+        assert browser.api("/pay").status == 200
+        stack.clock.ahead = 91
+        assert browser.api("/pay").code == "reauthentication_required"
+
+
+ACR: list[tuple[str | None, object, bool]] = [
+    (None, "pwd", True),
+    ("mfa", ABSENT, True),
+    ("mfa", "mfa", True),
+    ("phr mfa", "mfa", True),
+    ("mfa", "pwd", False),
+    ("mfa", "", False),
+    ("mfa", None, False),
+    ("mfa", ["mfa"], False),
+]
+
+
+@pytest.mark.parametrize(("asked_for", "told", "good"), ACR, ids=str)
+def test_acr(stack: Stack, asked_for: str | None, told: object, good: bool) -> None:
+    """An acr that the ID token tells is one of those asked for; a provider need not tell it."""
+    browser = stack.browser()
+    asked = browser.get(f"/bff/login?acr_values={asked_for.replace(' ', '+')}" if asked_for else "/bff/login")
+    stack.provider.claims["acr"] = told
+    answer = browser.callback(stack.provider.authorize(asked.get("location")))
+    assert answer.status == 200 if good else error_page(answer, 400) == "id_token_invalid"
 
 
 def test_a_provider_that_does_not_obey(stack: Stack) -> None:
@@ -100,6 +153,8 @@ def test_cognito_ignores_max_age(module_store: Store) -> None:
         query = query_of(browser.get("/bff/login?max_age=300").get("location"))
         assert query["prompt"] == "login"
         assert "max_age" not in query
+        silent = query_of(browser.get("/bff/login?prompt=none&max_age=60").get("location"))
+        assert silent["prompt"] == "none"
 
 
 # -- the client's own token -------------------------------------------------------------------------
@@ -216,6 +271,27 @@ def test_id_token_hint_after_a_refresh(module_store: Store) -> None:
         assert browser.api("/weather").status == 200
         query = query_of(browser.request("POST", "/bff/logout", CSRF).json()["logout_url"])
         assert query["id_token_hint"].count(".") == 2
+
+
+HINTS: list[tuple[str, dict[str, object], str | None]] = [
+    ("generic", {}, "alice@example.com"),
+    ("generic", {"email": ABSENT, "preferred_username": "alice"}, "alice"),
+    ("generic", {"email": {"a": 1}, "preferred_username": ["alice"]}, SUBJECT),
+    ("generic", {"email": "x" * 256}, SUBJECT),
+    ("generic", {"email": ""}, SUBJECT),
+    ("entra", {"login_hint": "O.opaque"}, "O.opaque"),
+    ("entra", {}, None),
+]
+
+
+@pytest.mark.parametrize(("profile", "claims", "hint"), HINTS, ids=lambda value: str(value)[:20])
+def test_logout_hint(module_store: Store, profile: str, claims: dict[str, object], hint: str | None) -> None:
+    """A short text by which that kind of provider knows the person, or nothing."""
+    with running(module_store, oidc_profile=profile) as stack:
+        stack.provider.claims |= claims
+        browser = stack.sign_in(stack.browser())
+        query = query_of(browser.request("POST", "/bff/logout", CSRF).json()["logout_url"])
+        assert query.get("logout_hint") == hint
 
 
 def test_language(stack: Stack) -> None:

@@ -17,10 +17,11 @@ def run(environ: Mapping[str, str], *, as_json: bool, strict: bool, show_config:
     from bff.check.masking import Mask
     from bff.check.origins import describe
     from bff.check.report import Report
+    from bff.check.resource import check_api
 
     configuration = read(environ)
     report = Report(
-        examine(configuration),
+        [*examine(configuration), *check_api(environ, configuration)],
         describe(environ, configuration) if show_config else None,
         strict=strict,
     ).masked(Mask.of(environ, configuration))

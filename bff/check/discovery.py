@@ -17,8 +17,8 @@ from joserfc.jwk import JWKRegistry
 from bff.check.asking import STEP_SECONDS, explain, get, new_session
 from bff.check.finding import Finding, error, ok, plain, warning
 from bff.errors import ProviderUnavailable
-from bff.provider.id_token import ALGORITHMS, LEEWAY_SECONDS
-from bff.provider.metadata import Metadata, discovery_url, fetch_jwks
+from bff.provider.id_token import ALGORITHMS, LEEWAY_SECONDS, is_short
+from bff.provider.metadata import Metadata, discovery_url, fetch_jwks, is_address, is_safe
 from bff.provider.profiles import COGNITO, choose
 from bff.provider.transport import BoundedAdapter
 from bff.settings import Settings
@@ -139,11 +139,14 @@ def _check_endpoints(settings: Settings, metadata: Metadata) -> Generator[Findin
     """Addresses that may be used; returns whether the secret may be sent there."""
     secure = True
     for member, url in metadata.endpoints().items():
-        try:
-            scheme = urlsplit(url).scheme
-        except ValueError:
-            scheme = ""
-        if scheme != "https" and (settings.production or scheme != "http"):
+        if not is_address(url):
+            secure = False
+            yield error(
+                AREA,
+                f"{member} is {plain(url)}: no address that can be used",
+                "let the provider publish an absolute URL: a plain host, a valid port, no fragment",
+            )
+        elif not is_safe(url, require_https=settings.production):
             secure = False
             yield error(
                 AREA,
@@ -232,7 +235,7 @@ def check_keys(metadata: Metadata) -> Iterator[Finding]:
         yield error(
             area,
             f"none of the {len(keys)} published keys can verify signatures",
-            "let the provider publish an RSA, EC or Ed25519 key with use=sig",
+            "let the provider publish an RSA (of 2048 bits at least), EC or Ed25519 key with use=sig",
         )
 
 
@@ -248,6 +251,8 @@ def _usable(key: dict[str, Any]) -> bool:
     if not fits or key.get("kty") not in ("RSA", "EC", "OKP"):
         return False
     try:
+        if is_short(key):
+            return False
         JWKRegistry.import_key(key)
     except (JoseError, ValueError, TypeError, LookupError):
         return False

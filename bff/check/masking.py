@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit, urlunsplit
 
 from pydantic import SecretBytes, SecretStr
 
@@ -12,6 +13,7 @@ from bff.check.configuration import Configuration, raw_values
 from bff.settings.sources import _secrets
 
 HIDDEN = "********"
+_IN_QUERY = re.compile(r"([?&]sentinel_password=)([^&#\s]*)")
 SHORTEST = 6
 """Shorter ones would also be found in ordinary words; no check writes them in the first place."""
 
@@ -32,7 +34,7 @@ class Mask:
             values = [raw.get(field), None if settings is None else getattr(settings, field)]
             for text in _texts(values):
                 secrets += _passwords(text)
-                if field != "redis_url" or "@" in text or "://" not in text:  # else an address to be shown
+                if field != "redis_url" or _holds_secret(text) or "://" not in text:  # else an address
                     secrets.append(text)
         return cls(secrets)
 
@@ -44,11 +46,15 @@ class Mask:
 
 def mask_url(url: str) -> str:
     """A URL without its password; who connects, where to and how is no secret."""
-    parts = urlsplit(url)
+    parts = urlsplit(_IN_QUERY.sub(rf"\g<1>{HIDDEN}", url))
     if parts.password is None:
-        return url
+        return urlunsplit(parts)
     user, host = parts.username or "", parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{user}:{HIDDEN}@{host}"))
+
+
+def _holds_secret(url: str) -> bool:
+    return "@" in url or _IN_QUERY.search(url) is not None
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:
@@ -69,3 +75,6 @@ def _passwords(text: str) -> Iterator[str]:
         _, _, password = text.split("://", 1)[1].rpartition("@")[0].partition(":")
         yield password
         yield unquote(password)
+    for found in _IN_QUERY.finditer(text):
+        yield found[2]
+        yield unquote_plus(found[2])

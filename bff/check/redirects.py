@@ -170,6 +170,24 @@ def check_sign_out(probe: Probe) -> Iterator[Finding]:
     outcome = walk(url, back)
     if outcome.end is End.RETURNED and not outcome.error:
         yield ok(area, f"the provider comes back to {back}")
+    elif outcome.end is End.RETURNED:
+        yield warning(
+            area,
+            f"the provider comes back to {back} with an error ({outcome.error})",
+            "sign out once, and look at the provider's log",
+        )
+    elif outcome.end is End.FAILED:
+        yield warning(
+            area,
+            f"the sign-out address gave no answer of use{f' ({outcome.error})' if outcome.error else ''}",
+            "sign out in a browser; if this machine may not reach that address, nothing needs mending",
+        )
+    elif outcome.error == "status 404":
+        yield error(
+            area,
+            "the provider has nothing at its sign-out address (404)",
+            "compare end_session_endpoint in the discovery document with the provider's documentation",
+        )
     elif outcome.end is End.REFUSED:
         yield error(
             area,

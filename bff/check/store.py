@@ -7,24 +7,27 @@ import re
 import secrets
 from collections.abc import Generator, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.exceptions import (
-    AuthenticationError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
 )
 
 from bff.check.configuration import Configuration
 from bff.check.finding import Finding, error, ok, plain, warning
-from bff.sessions.connect import connect
+from bff.check.store_failures import explain
+from bff.sessions.connect import connect, is_cluster
+from bff.sessions.lasting import WAIT_SECONDS, ask_and_wait
 from bff.settings import Settings
 
 AREA = "redis"
 OLDEST = (6, 2)
+_FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 def check_store(configuration: Configuration) -> Iterator[Finding]:
@@ -35,15 +38,13 @@ def check_store(configuration: Configuration) -> Iterator[Finding]:
         return
     if configuration.usable("env"):
         yield from check_url(settings)
-    tls = urlsplit(settings.redis_url.get_secret_value()).scheme.startswith("rediss")
+    address = settings.redis_address
+    client = connect(address, connections=1)
     try:
-        client = connect(settings.redis_url.get_secret_value(), connections=1)
-    except (RedisError, ValueError, OSError) as failure:
-        yield error(AREA, f"no connection can be made: {type(failure).__name__}", "check BFF_REDIS_URL")
-        return
-    try:
-        if (yield from _reaches(client, tls=tls)):
+        if (yield from _reaches(client, tls=address.tls is not None)):
             yield from _check_writing(client, settings.redis_prefix)
+            if address.replicated:
+                yield from _check_replica(client, settings.redis_prefix)
             yield from check_facts(client)
     finally:
         client.close()
@@ -51,85 +52,39 @@ def check_store(configuration: Configuration) -> Iterator[Finding]:
 
 def check_url(settings: Settings) -> Iterator[Finding]:
     """What the address alone says: in production nobody on the network may read or change sessions."""
-    parts = urlsplit(settings.redis_url.get_secret_value())
-    query = parse_qs(parts.query)
-    if query.get("ssl_cert_reqs", [""])[0] in ("none", "CERT_NONE"):
+    address = settings.redis_address
+    if address.tls is not None and address.tls.cert_reqs == "none":
         yield warning(
             AREA,
             "ssl_cert_reqs=none: the certificate of Redis is not verified",
             "take it out, and name a private authority with ssl_ca_certs",
         )
-    if not settings.production or parts.scheme == "unix" or _loopback(parts.netloc):
+    if not settings.production or all(_is_loopback(host) for host, _ in address.hosts):
         return
-    if not parts.scheme.startswith("rediss"):
+    if address.tls is None:
         yield warning(AREA, "the connection to Redis is not encrypted", "use rediss:// (TLS)")
-    if not parts.password:
+    if not address.login.password:
         yield warning(
             AREA, "no password for Redis", "set one, and put it into BFF_REDIS_URL (or BFF_REDIS_URL_FILE)"
         )
 
 
-def _loopback(netloc: str) -> bool:
-    """Whether every host of an address, a list of them too, is this machine."""
-    return all(_is_loopback(host) for host in netloc.rpartition("@")[2].split(","))
-
-
 def _is_loopback(host: str) -> bool:
-    name = re.sub(r":\d+\Z", "", host).strip("[]")
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return name == "localhost"
+        return host == "localhost"
 
 
 def _reaches(client: redis.Redis, *, tls: bool) -> Generator[Finding, None, bool]:
     try:
         client.ping()
-    except (RedisError, OSError, TimeoutError) as failure:
-        why, fix = _explain(failure, tls=tls)
+    except _FAILURES as failure:
+        why, fix = explain(failure, tls=tls)
         yield error(AREA, why, fix)
         return False
     yield ok(AREA, "Redis answers")
     return True
-
-
-def _explain(failure: Exception, *, tls: bool) -> tuple[str, str]:
-    """Words for a failed connection; the server's own text is left out."""
-    text = str(failure).upper()
-    if isinstance(failure, AuthenticationError) or any(
-        word in text for word in ("NOAUTH", "WRONGPASS", "INVALID USERNAME")
-    ):
-        return "Redis refuses the password, or wants one", "compare user and password in BFF_REDIS_URL"
-    if isinstance(failure, NoPermissionError):
-        return (
-            "Redis does not allow PING to this user",
-            "give the user the commands of docs/troubleshooting.md",
-        )
-    if "CERTIFICATE" in text:
-        return (
-            "the certificate of Redis is not trusted",
-            "name its authority with ssl_ca_certs in BFF_REDIS_URL",
-        )
-    if "SSL" in text or "CONNECTION CLOSED BY SERVER" in text or "CONNECTION RESET" in text:
-        return (
-            "Redis broke the connection off: one side speaks TLS and the other does not",
-            "use rediss:// where Redis has TLS, redis:// where it has not",
-        )
-    if "NAME" in text and ("KNOWN" in text or "RESOLUTION" in text):
-        return "the host of Redis cannot be resolved", "check the spelling of the host in BFF_REDIS_URL"
-    if isinstance(failure, redis.TimeoutError | TimeoutError) and tls:
-        return (
-            "Redis does not answer in time: perhaps it does not speak TLS there",
-            "check host and port, and firewalls; use redis:// where Redis has no TLS",
-        )
-    if isinstance(failure, redis.TimeoutError | TimeoutError):
-        return "Redis does not answer in time", "check host and port, firewalls, and that Redis does not hang"
-    if isinstance(failure, redis.ConnectionError | OSError):
-        return "Redis cannot be reached", "check BFF_REDIS_URL, and that Redis is running"
-    return (
-        f"Redis answers with an error ({type(failure).__name__})",
-        "check the database number in BFF_REDIS_URL",
-    )
 
 
 def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
@@ -146,13 +101,15 @@ def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
         client.delete(key)
     except ReadOnlyError:
         yield error(AREA, "this Redis is a read-only replica", "let BFF_REDIS_URL name the primary")
+    except MovedError:
+        yield _one_of_many()
     except NoPermissionError:
         yield error(
             AREA,
             f"Redis does not allow {step} on keys that begin with {prefix}",
             f"give the user ~{prefix}* and the commands of docs/troubleshooting.md",
         )
-    except (RedisError, OSError, TimeoutError) as failure:
+    except _FAILURES as failure:
         full = isinstance(failure, OutOfMemoryError)
         yield error(
             AREA,
@@ -168,13 +125,39 @@ def _check_writing(client: redis.Redis, prefix: str) -> Iterator[Finding]:
             yield error(AREA, "what was written could not be read back", "let BFF_REDIS_URL name the primary")
 
 
+def _one_of_many() -> Finding:
+    return error(AREA, "this Redis is a node of a cluster", "let BFF_REDIS_URL begin with redis+cluster://")
+
+
+def _check_replica(client: redis.Redis, prefix: str) -> Iterator[Finding]:
+    """Whether a replica has a write in the time that a sign-out waits for one."""
+    key = f"{prefix}check:{secrets.token_hex(8)}"
+    try:
+        _, replicas = ask_and_wait(client, key, ("SET", key, "", "EX", 1), WAIT_SECONDS)
+    except _FAILURES as failure:
+        yield error(AREA, f"a write fails: {type(failure).__name__}", "look at the log of Redis")
+        return
+    if isinstance(replicas, int) and replicas > 0:
+        yield ok(AREA, "a replica acknowledges writes in time")
+    elif isinstance(replicas, NoPermissionError):
+        yield warning(AREA, "Redis does not allow WAIT to this user", "give the user +wait")
+    else:
+        yield warning(
+            AREA,
+            f"no replica acknowledges a write within {WAIT_SECONDS:g} s: a failover would undo sign-outs",
+            "give the primary a replica, near it",
+        )
+
+
 def check_facts(client: redis.Redis) -> Iterator[Finding]:
     """What the server says of itself, as far as it is allowed to (managed services hide some of it)."""
     try:
         facts = _facts(client.info())
-    except (RedisError, OSError, TimeoutError):
+    except _FAILURES:
         yield ok(AREA, "could not tell version, eviction policy and persistence: INFO is not to be had here")
         return
+    if str(facts.get("cluster_enabled", "0")) == "1" and not is_cluster(client):
+        yield _one_of_many()
     yield from _check_version(str(facts.get("redis_version", "")))
     yield from _check_eviction(
         str(facts.get("maxmemory_policy") or _configured(client, "maxmemory-policy") or "")
@@ -238,7 +221,7 @@ def _configured(client: redis.Redis, name: str) -> str | None:
     """One value of the configuration; None where it may not be read."""
     try:
         found: Any = client.config_get(name)
-    except (RedisError, OSError, TimeoutError):
+    except _FAILURES:
         return None
     values = [value for key, value in dict(found).items() if key in (name, name.encode())]
     if not values:

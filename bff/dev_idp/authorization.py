@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from authlib.oauth2.rfc6749 import (
     InvalidRequestError,
     OAuth2Error,
+    UnauthorizedClientError,
     UnsupportedResponseTypeError,
 )
 from authlib.oidc.core import errors as oidc
@@ -92,6 +93,9 @@ def _refuse_unsupported(parameters: Parameters) -> None:
         raise InvalidRequestError("A parameter occurs more than once.")
     if not parameters.get("response_type"):
         raise InvalidRequestError("Missing 'response_type' in request.")
+    if parameters["response_type"] == "token":
+        # Cognito knows the implicit grant, and says that this client may not use it.
+        raise UnauthorizedClientError("The client may not use 'response_type=token'.")
     if parameters["response_type"] != "code":
         raise UnsupportedResponseTypeError("", "Only 'response_type=code' is supported.")
     if parameters.get("response_mode", "query") != "query":

@@ -17,7 +17,8 @@ class Interaction(Enum):
 def needed(prompt: str, max_age: int | None, session: BrowserSession | None, now: float) -> Interaction:
     """Judge `prompt` and `max_age` (seconds) by OpenID Connect Core section 3.1.2.1.
 
-    There is nothing to consent to, so `consent` asks for nothing.
+    As at Cognito, `consent` and `select_account` have no effect on a sign-in at the provider itself: they
+    are for providers behind it.
     """
     words = prompt.split()
     if "none" in words and len(words) > 1:
@@ -25,6 +26,6 @@ def needed(prompt: str, max_age: int | None, session: BrowserSession | None, now
     fresh = session is not None and (max_age is None or now - session.auth_time <= max_age)
     if "none" in words:
         return Interaction.NONE if fresh else Interaction.LOGIN_REQUIRED
-    if not fresh or {"login", "select_account"} & set(words):
+    if not fresh or "login" in words:
         return Interaction.SIGN_IN
     return Interaction.NONE

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
-from bff.errors import ProviderUnavailable
+from bff.errors import ProviderUnavailable, PublicError
 from bff.provider.client import Provider
 
 
@@ -42,22 +42,30 @@ class Places:
     who are signed in.
     """
 
-    def __init__(self, number: int, patience_seconds: float) -> None:
+    def __init__(
+        self, number: int, patience_seconds: float, full: Callable[[], PublicError] | None = None
+    ) -> None:
+        """What `full` gives is raised in place of ProviderUnavailable where no place comes free in time."""
+        self._full = full or _too_many
         self._free = asyncio.Semaphore(number)
         self._patience = patience_seconds
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """Hold a place. Raises ProviderUnavailable where none comes free in time."""
+        """Hold a place. Raises what `full` gives where none comes free in time."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._free.acquire()
         except TimeoutError:
-            raise ProviderUnavailable(
-                "Too many sign-ins are waiting for the identity provider. Please try again.",
-                reason="no place came free at the callback",
-            ) from None
+            raise self._full() from None
         try:
             yield
         finally:
             self._free.release()
+
+
+def _too_many() -> PublicError:
+    return ProviderUnavailable(
+        "Too many sign-ins are waiting for the identity provider. Please try again.",
+        reason="no place came free at the callback",
+    )

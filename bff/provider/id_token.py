@@ -19,6 +19,7 @@ ALGORITHMS = frozenset(
 )
 """Asymmetric only: `none` and HMAC are never accepted, whatever the provider advertises."""
 
+SHORTEST_RSA_BITS = 2048
 LEEWAY_SECONDS = 60
 MAX_BYTES = 65_536
 _OF_THE_SIGN_IN = frozenset(
@@ -31,8 +32,12 @@ class Invalid(Exception):
     """The token is refused; the argument is a reason for the log, with nothing of the token in it."""
 
 
-class UnknownKeyID(Invalid):
-    """No key of the JWKS has the token's `kid`: the keys may have been rotated."""
+class NotByKnownKey(Invalid):
+    """No key of the JWKS fits, or the signature is not that key's: the keys may have been rotated."""
+
+
+class NotAdvertised(Invalid):
+    """An algorithm that we would take and the provider does not advertise, or not yet."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -41,10 +46,15 @@ class Identity(msgspec.Struct, frozen=True):
     subject: str
     claims: dict[str, Any]
 
-    @property
-    def auth_time(self) -> float:
-        """When the person was authenticated; the token's issue where the provider does not say."""
-        return float(self.claims.get("auth_time", self.claims["iat"]))
+    def authenticated_at(self, now: float, *, asked: bool) -> float:
+        """When the person was authenticated; 0 where the provider does not say: the token's issue tells
+        nothing, since a sign-in may be silent.
+
+        `asked` says that a fresh sign-in was asked for: it is given the leeway that check_age gives, or who
+        comes from a provider whose clock is behind would be sent there again, for ever.
+        """
+        auth_time = float(self.claims.get("auth_time", 0))
+        return min(now, auth_time + LEEWAY_SECONDS) if asked and auth_time else auth_time
 
     def completed(self, userinfo: dict[str, Any]) -> Identity:
         """With the person's claims that UserInfo adds; about the sign-in only the ID token speaks."""
@@ -55,24 +65,44 @@ class Identity(msgspec.Struct, frozen=True):
         return "<Identity>"
 
 
+class _Registry(jws.JWSRegistry):
+    """The whole token is bounded already; half a kilobyte is too little for a header with a certificate."""
+
+    max_header_length = MAX_BYTES
+
+
 def verify_signature(token: str, keys: Iterable[dict[str, Any]], algorithms: Iterable[str]) -> dict[str, Any]:
     """The claims of a compact JWS that one of `keys` has signed. Raises Invalid."""
     header = _header(token)
     algorithm = header.get("alg")
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS.intersection(algorithms):
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Invalid("alg is not allowed")
+    if algorithm not in algorithms:
+        raise NotAdvertised("alg is not allowed")
     if "crit" in header:  # RFC 7515 §4.1.11: an extension we do not understand
         raise Invalid("crit is not understood")
     key = _choose(keys, header.get("kid"), algorithm)
     try:
+        if is_short(key):
+            raise Invalid("the RSA key is too short")
         verified = jws.deserialize_compact(
             token,
             JWKRegistry.import_key(key),
-            registry=jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False),
+            registry=_Registry(algorithms=[algorithm], strict_check_header=False),
         )
     except (JoseError, ValueError, TypeError, LookupError) as error:  # LookupError: an unknown curve
-        raise Invalid(f"signature: {type(error).__name__}") from None
+        raise NotByKnownKey(f"signature: {type(error).__name__}") from None
     return read_claims(verified.payload)
+
+
+def is_short(jwk: dict[str, Any]) -> bool:
+    """Whether it is an RSA key of less than 2048 bits, with which nothing may be verified (RFC 7518 §3.3).
+    Raises ValueError or TypeError where its modulus cannot be read."""
+    if jwk.get("kty") != "RSA":
+        return False
+    modulus = jwk.get("n", "")
+    number = int.from_bytes(base64.urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4)))
+    return number.bit_length() < SHORTEST_RSA_BITS
 
 
 def read_claims(payload: bytes) -> dict[str, Any]:
@@ -137,6 +167,13 @@ def check_age(claims: dict[str, Any], max_age: int | None, now: float) -> None:
         raise Invalid("auth_time is longer ago than max_age allows")
 
 
+def check_acr(claims: dict[str, Any], acr_values: str | None) -> None:
+    """An `acr` that is told must be one of those asked for (RFC 9470 §5); the provider need not tell it
+    (Core §5.5.1.1). Raises Invalid."""
+    if acr_values is not None and "acr" in claims and claims["acr"] not in acr_values.split():
+        raise Invalid("acr is none of those asked for")
+
+
 def check_access_token_hash(claims: dict[str, Any], algorithm: str, access_token: str) -> None:
     """`at_hash`, where it is there, binds the access token to this ID token (§3.1.3.8). Raises Invalid."""
     if "at_hash" not in claims:
@@ -177,7 +214,7 @@ def _choose(keys: Iterable[dict[str, Any]], kid: object, algorithm: str) -> dict
         and (kid is None or key.get("kid") == kid)
     ]
     if not fitting:
-        raise UnknownKeyID("no key fits")
+        raise NotByKnownKey("no key fits")
     if len(fitting) > 1:
         raise Invalid("several keys fit and the token names none")
     return fitting[0]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import requests
+import structlog
 
 from bff.errors import ProviderUnavailable
 from bff.provider.transport import BoundedAdapter, get_json
+
+log = structlog.get_logger("bff.provider")
+
+_DISPENSABLE = ("userinfo_endpoint", "revocation_endpoint", "end_session_endpoint")
+"""Done without where they are no addresses. Not so the endpoint for pushed requests: nothing that may have
+to be pushed is sent in the open."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+_JWK_MEMBERS = ("kty", "use", "alg", "kid", "key_ops", "n", "e", "crv", "x", "y")
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -42,15 +52,40 @@ def fetch_metadata(adapter: BoundedAdapter, issuer: str, *, require_https: bool)
     try:
         document = get_json(adapter, discovery_url(issuer))
         metadata = msgspec.convert(document, Metadata)
-        schemes = {member: urlsplit(url).scheme for member, url in metadata.endpoints().items()}
     except (requests.RequestException, ValueError, msgspec.ValidationError) as error:
         raise _unusable("discovery document cannot be used", error) from error
     if metadata.issuer != issuer:  # §4.3: exactly equal, or another issuer could answer for this one
         raise _unusable("discovery document names another issuer than BFF_OIDC_ISSUER")
-    for member, scheme in schemes.items():
-        if scheme != "https" and (require_https or scheme != "http"):
+    for member, url in metadata.endpoints().items():
+        if not is_address(url):
+            if member not in _DISPENSABLE:
+                raise _unusable(f"discovery document has a {member} that is no address")
+            log.warning("endpoint_left_out", member=member, reason="it is no address")
+            metadata = msgspec.structs.replace(metadata, **{member: None})
+        elif not is_safe(url, require_https=require_https):
             raise _unusable(f"discovery document has a {member} that is not https")
     return metadata
+
+
+def is_address(url: str) -> bool:
+    """Whether an endpoint is an absolute URL that can be asked, put into a header and named in a policy.
+
+    Discovery is input like any other: a line break, half a character, a `;` in the host or a port that
+    there cannot be would break, or change, whatever we write it into.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url and "#" not in url
+    return plain and bool(parts.scheme) and _HOST.fullmatch(parts.netloc) is not None and port != 0
+
+
+def is_safe(url: str, *, require_https: bool) -> bool:
+    """Whether an address has a scheme that a secret may travel by."""
+    scheme = urlsplit(url).scheme
+    return scheme == "https" or (scheme == "http" and not require_https)
 
 
 def fetch_jwks(adapter: BoundedAdapter, uri: str) -> list[dict[str, Any]]:
@@ -61,7 +96,18 @@ def fetch_jwks(adapter: BoundedAdapter, uri: str) -> list[dict[str, Any]]:
         raise _unusable("JWKS cannot be used", error) from error
     if not isinstance(keys, list):
         raise _unusable("JWKS has no list of keys")
-    return [key for key in keys if isinstance(key, dict)]
+    return sorted((_read(key) for key in keys if isinstance(key, dict)), key=repr)  # their order says nothing
+
+
+def _read(key: dict[str, Any]) -> dict[str, Any]:
+    """The members that we look at; none of a key that has one of an odd type. `"alg": null`, as some
+    providers write it, is no `alg`."""
+    found = {name: key[name] for name in _JWK_MEMBERS if key.get(name) is not None}
+    return found if all(_is_text(value) for value in found.values()) else {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
 def _unusable(what: str, error: Exception | None = None) -> ProviderUnavailable:

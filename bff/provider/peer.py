@@ -18,6 +18,10 @@ from bff.provider.transport import BoundedAdapter, mount
 from bff.settings import Settings
 from bff.tokens import Clock
 
+OF_THE_PROVIDER = "the provider"
+"""Who asks with a token that the provider itself has given us over TLS: nobody else can make it up."""
+OF_ANYBODY = "anybody"
+
 log = structlog.get_logger("bff.provider")
 
 
@@ -56,13 +60,28 @@ class Peer:
         """Whether discovery and JWKS are within their lifetime."""
         return self.metadata.fresh() and self._jwks.fresh()
 
-    def _verify(self, token: str) -> dict[str, Any]:
-        """The claims of a token that the provider has signed. Raises id_token.Invalid."""
-        algorithms = self.metadata.get().id_token_signing_alg_values_supported
+    def require_keys(self) -> None:
+        """Return where what the provider signs could be verified. Raises ProviderUnavailable."""
+        self.metadata.get()
+        self._jwks.get()
+
+    def _verify(self, token: str, asker: str = OF_THE_PROVIDER) -> dict[str, Any]:
+        """The claims of a token that the provider has signed. Raises id_token.Invalid.
+
+        Keys and algorithms are changed now and then, some providers keep the `kid`: what does not fit is
+        tried once more with what is published now, for each kind of `asker` (see Cached.renew).
+        """
+        metadata, keys = self.metadata.get(), self._jwks.get()
         try:
-            return id_token.verify_signature(token, self._jwks.get(), algorithms)
-        except id_token.UnknownKeyID:  # keys are rotated now and then: look once more
-            return id_token.verify_signature(token, self._jwks.renew(), algorithms)
+            return _verified(token, keys, metadata)
+        except id_token.NotAdvertised:
+            metadata = self.metadata.renew(metadata, asker)
+        except id_token.NotByKnownKey:
+            keys = self._jwks.renew(keys, asker)
+        try:
+            return _verified(token, keys, metadata)
+        except id_token.NotByKnownKey:  # with the algorithm, the keys have changed
+            return _verified(token, self._jwks.renew(keys, asker), metadata)
 
     def _session(self, *, scope: bool = True) -> TokenSession:
         """Authlib's client for one exchange; connections are kept alive by the shared adapter."""
@@ -87,3 +106,7 @@ class Peer:
 
     def _fetch_jwks(self) -> list[dict[str, Any]]:
         return fetch_jwks(self._adapter, self.metadata.get().jwks_uri)
+
+
+def _verified(token: str, keys: list[dict[str, Any]], metadata: Metadata) -> dict[str, Any]:
+    return id_token.verify_signature(token, keys, metadata.id_token_signing_alg_values_supported)

@@ -21,12 +21,16 @@ class Profile(msgspec.Struct, frozen=True):
     ends_session_by_post: bool = False
     """The refresh token, posted to the end-session endpoint, ends the provider's session, so that the
     browser's visit there asks for no confirmation."""
+    revocation_ends_all: bool = False
+    """Revoking one refresh token (RFC 7009) ends all that this client holds for the user, everywhere."""
+    hint_claims: tuple[str, ...] = ("email", "preferred_username", "sub")
+    """The first of these that the ID token has is what `logout_hint` names the user by."""
 
 
 COGNITO = Profile("cognito", cognito_logout=True, ignores_max_age=True)
 GENERIC = Profile("generic")
-ENTRA = Profile("entra")
-KEYCLOAK = Profile("keycloak", ends_session_by_post=True)
+ENTRA = Profile("entra", hint_claims=("login_hint",))  # it knows nobody by an e-mail address there
+KEYCLOAK = Profile("keycloak", ends_session_by_post=True, revocation_ends_all=True)
 PROFILES = {profile.name: profile for profile in (COGNITO, GENERIC, ENTRA, KEYCLOAK)}
 
 

@@ -72,7 +72,7 @@ class Renewal(Peer):
             return RefreshFailed(error.reason)
         except (requests.RequestException, ValueError, AuthlibBaseError) as error:
             return RefreshFailed(type(error).__name__)
-        if not self._same_user(answer.get("id_token"), tokens, same_user):
+        if not self._same_user(answer.get("id_token"), renewed.access_token, tokens, same_user):
             return Unrenewable("the refreshed ID token is invalid or another user's")
         return Refreshed(_successor(tokens, renewed))
 
@@ -88,12 +88,16 @@ class Renewal(Peer):
             )
         return answer
 
-    def _same_user(self, token: object, old: TokenSet, same_user: SameUser) -> bool:
-        if not isinstance(token, str):
+    def _same_user(self, token: object, access_token: str, old: TokenSet, same_user: SameUser) -> bool:
+        if token is None:
             return True  # a refresh need not bring one
+        if not isinstance(token, str):
+            return False
         try:
+            claims = self._verify(token)
+            id_token.check_access_token_hash(claims, id_token.algorithm_of(token), access_token)
             identity = id_token.check_claims(
-                self._verify(token),
+                claims,
                 issuer=self._settings.oidc_issuer,
                 client_id=self._settings.oidc_client_id,
                 nonce=None,

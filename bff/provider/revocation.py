@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
@@ -35,10 +36,17 @@ class Revoker:
 
     def later(self, tokens: TokenSet) -> Future[None] | None:
         """Revoke without waiting; None where a provider in trouble has left too many undone."""
+        return self._submit(self._provider.revoke, tokens)
+
+    def discard(self, tokens: TokenSet) -> None:
+        """The same for tokens that nobody holds, though nobody has signed out."""
+        self._submit(self._provider.discard, tokens)
+
+    def _submit(self, work: Callable[[TokenSet], None], tokens: TokenSet) -> Future[None] | None:
         if len(self._open) >= MAX_WAITING:
             log.warning("revocation_dropped", reason="too many are waiting")
             return None
-        future = self._pool.submit(self._provider.revoke, tokens)
+        future = self._pool.submit(work, tokens)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -21,6 +21,7 @@ from bff.errors import (
     IDTokenInvalid,
     ProviderRefused,
     ProviderUnavailable,
+    PublicError,
     ResponseInvalid,
 )
 from bff.provider import id_token
@@ -37,6 +38,8 @@ _PROMISED = {
     "phone": ("phone_number",),
 }
 """One of these claims, at least, is what a scope promises (OpenID Connect Core §5.4)."""
+
+_LONGEST_REFERENCE = 2048
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -69,6 +72,7 @@ class SignIn(Peer):
             replaces=replaces,
             prompt=parameters.get("prompt"),
             max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
+            acr_values=parameters.get("acr_values"),
         )
         with self._session() as session:
             url, _ = session.create_authorization_url(
@@ -86,7 +90,7 @@ class SignIn(Peer):
         """What is asked of the provider beyond the protocol's own."""
         asked = dict(parameters)
         if self.profile.ignores_max_age and asked.pop("max_age", None) is not None:
-            asked["prompt"] = "login"
+            asked["prompt"] = "none" if asked.get("prompt") == "none" else "login"
         if self._settings.oidc_response_mode == "form_post":
             asked["response_mode"] = "form_post"
         return asked
@@ -111,11 +115,17 @@ class SignIn(Peer):
                 )
             document = answer.json()
             request_uri = document.get("request_uri") if answer.status_code == 201 else None
-        except (requests.RequestException, ValueError, AttributeError, AuthlibBaseError) as error:
+        except (
+            requests.RequestException,
+            ValueError,
+            AttributeError,
+            RecursionError,
+            AuthlibBaseError,
+        ) as error:
             raise _not_pushed(type(error).__name__) from error
         if isinstance(document, dict) and "error" in document:
             raise _token_refusal(OAuthError(word(document["error"])), "pushed request")
-        if not isinstance(request_uri, str) or not request_uri:
+        if not isinstance(request_uri, str) or not is_visible(request_uri):
             raise _not_pushed(f"status {answer.status_code}")
         reference = {"client_id": self._settings.oidc_client_id, "request_uri": request_uri}
         return f"{target}?{own + '&' if own else ''}{urlencode(reference)}"
@@ -143,9 +153,11 @@ class SignIn(Peer):
         if issuer is not None and issuer != metadata.issuer:
             raise ResponseInvalid(reason="iss is another issuer: a mix-up attack")
 
-    def redeem(self, code: str, attempt: Attempt) -> SignedIn:
-        """Exchange the code (RFC 6749 §4.1.3) and verify who signed in. Raises SignInFailed or
-        ProviderUnavailable."""
+    def redeem(
+        self, code: str, attempt: Attempt, discard: Callable[[TokenSet], object] = lambda _tokens: None
+    ) -> SignedIn:
+        """Exchange the code (RFC 6749 §4.1.3) and verify who signed in. `discard` gets the tokens that came
+        with an ID token which is refused. Raises SignInFailed or ProviderUnavailable."""
         metadata = self.metadata.get()
         asked_at = self._clock()
         try:
@@ -168,7 +180,11 @@ class SignIn(Peer):
                 "The identity provider did not finish the sign-in. Please try again.",
                 reason=f"token endpoint: {type(error).__name__}",
             ) from error
-        identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
+        try:
+            identity = self._identify(answer.get("id_token"), tokens.access_token, attempt)
+        except PublicError:
+            discard(tokens)
+            raise
         tokens = msgspec.structs.replace(tokens, nonce=id_token.nonce_hash(attempt.nonce))
         return SignedIn(self._complete(identity, tokens), tokens)
 
@@ -186,6 +202,7 @@ class SignIn(Peer):
                 now=self._clock(),
             )
             id_token.check_age(claims, attempt.max_age, self._clock())
+            id_token.check_acr(claims, attempt.acr_values)
         except id_token.Invalid as error:
             raise IDTokenInvalid(reason=f"ID token: {error}") from None
         return identity
@@ -246,6 +263,11 @@ def _token_refusal(error: OAuthError, where: str) -> CodeRefused | ClientRefused
     if where != "token endpoint":
         return ProviderRefused("The identity provider did not accept the request.", reason=reason)
     return CodeRefused("The sign-in took too long or was used before. Please sign in again.", reason=reason)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text can stand in an address, as it must for the browser to carry it."""
+    return 0 < len(text) <= _LONGEST_REFERENCE and text.isascii() and text.isprintable()
 
 
 def _not_pushed(reason: str) -> ProviderUnavailable:

@@ -14,7 +14,7 @@ from authlib.common.security import generate_token
 
 from bff.errors import LogoutTokenInvalid
 from bff.provider import id_token
-from bff.provider.peer import Peer
+from bff.provider.peer import OF_ANYBODY, Peer
 from bff.tokens import TokenSet
 
 BACKCHANNEL_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -37,15 +37,26 @@ class SignOut(Peer):
     """Ending sessions."""
 
     def revoke(self, tokens: TokenSet) -> None:
-        """End the grant at the provider, best effort: a sign-out never fails for it."""
+        """Somebody signs out: end the grant at the provider, best effort. A sign-out never fails for it."""
         metadata = self.metadata.known()
         if metadata is None or tokens.refresh_token is None:
             return
         if self.profile.ends_session_by_post and metadata.end_session_endpoint is not None:
             self._post("end_session", metadata.end_session_endpoint, {"refresh_token": tokens.refresh_token})
-        elif metadata.revocation_endpoint is not None:
-            hint = {"token": tokens.refresh_token, "token_type_hint": "refresh_token"}
-            self._post("revocation", metadata.revocation_endpoint, hint)
+        else:
+            self._revoke(tokens.refresh_token)
+
+    def discard(self, tokens: TokenSet) -> None:
+        """Revoke tokens that nobody holds any more, though nobody has signed out: not where that would end
+        the user's other sessions along with it."""
+        if tokens.refresh_token is not None and not self.profile.revocation_ends_all:
+            self._revoke(tokens.refresh_token)
+
+    def _revoke(self, refresh_token: str) -> None:
+        metadata = self.metadata.known()
+        if metadata is not None and metadata.revocation_endpoint is not None:
+            form = {"token": refresh_token, "token_type_hint": "refresh_token"}
+            self._post("revocation", metadata.revocation_endpoint, form)
 
     def _post(self, what: str, endpoint: str, form: dict[str, str]) -> None:
         """A request of this client that is answered by its status alone."""
@@ -86,7 +97,7 @@ class SignOut(Peer):
         """Verify a logout token (Back-Channel Logout 1.0 §2.6). Raises LogoutTokenInvalid, or
         ProviderUnavailable where the provider's keys are not to be had."""
         try:
-            claims = self._verify(token)
+            claims = self._verify(token, OF_ANYBODY)
             id_token.check_for_us(
                 claims,
                 issuer=self._settings.oidc_issuer,

@@ -6,10 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError
 
 from bff.errors import StoreUnavailable
+
+_SLOW = (RedisTimeoutError, TimeoutError, RedisClusterException, MasterNotFoundError)
+"""What costs a thread the time of a hanging peer, or of several: no node and no sentinel has answered."""
 
 
 @contextmanager
@@ -17,7 +21,7 @@ def store_errors() -> Iterator[None]:
     """Turns errors of the Redis client into StoreUnavailable."""
     try:
         yield
-    except (RedisError, TimeoutError) as error:
+    except (RedisError, RedisClusterException, TimeoutError) as error:
         raise unavailable(type(error).__name__) from error
 
 
@@ -59,6 +63,6 @@ class StoreErrors:
             with store_errors():
                 yield
         except StoreUnavailable as error:
-            if isinstance(error.__cause__, RedisTimeoutError | TimeoutError):
+            if isinstance(error.__cause__, _SLOW):
                 self._in_doubt = True
             raise

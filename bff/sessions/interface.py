@@ -100,7 +100,9 @@ class SafeRedisSessionInterface(RedisSessionInterface):
     def __init__(
         self, app: Flask, client: redis.Redis, store: SessionStore, *, secure: bool, samesite: str
     ) -> None:
-        super().__init__(app, client=client, key_prefix="", permanent=False)
+        # Not the stock initialiser: it would put a Redis on this machine in the place of a cluster's client.
+        super(RedisSessionInterface, self).__init__(app, key_prefix="", permanent=False)
+        self.client = client
         self.serializer = (
             None  # its decoder falls back to pickle: whoever could write to Redis could run code
         )

@@ -43,13 +43,18 @@ WHO = "who"
 class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What never changes about a session. Times are seconds since the epoch.
 
-    `user` is a hash of issuer and subject, `provider_sids` keyed hashes of the provider's session id.
+    `auth_time` is 0 where the provider did not say when the person was authenticated. `user` is a hash of
+    issuer and subject, `provider_sids` keyed hashes of the provider's session id.
     """
 
     created: float
     auth_time: float
     user: str
     provider_sids: tuple[str, ...] = ()
+
+    def shares_provider_session(self, other: Meta) -> bool:
+        """Whether both are known to have begun in one session of the provider: one browser, mostly."""
+        return not set(self.provider_sids).isdisjoint(other.provider_sids)
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
@@ -218,3 +223,13 @@ def _unreadable(error: Exception) -> StoreUnavailable:
 
 def _place(key: str, field: bytes, meta: bytes) -> bytes:
     return b"\0".join((key.encode(), field, meta))
+
+
+def with_lease(key: str) -> list[str]:
+    """A session's hash and its refresh lease: one slot of a Cluster, thanks to the hash tag."""
+    return [key, key + ":lease"]
+
+
+def milliseconds(seconds: float) -> int:
+    """As Redis takes times and lengths of time."""
+    return int(seconds * 1000)

@@ -2,6 +2,7 @@
 
 from bff.settings.kinds import IPNetwork
 from bff.settings.model import Settings
+from bff.settings.redis_url import RedisAddress, parse_redis_url
 from bff.settings.routes import METHODS, WEATHER, RouteSettings, never_back
 from bff.settings.sources import SettingsError, load
 
@@ -9,9 +10,11 @@ __all__ = [
     "METHODS",
     "WEATHER",
     "IPNetwork",
+    "RedisAddress",
     "RouteSettings",
     "Settings",
     "SettingsError",
     "load",
     "never_back",
+    "parse_redis_url",
 ]

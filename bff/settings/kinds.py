@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretBytes, SecretStr
 
 from bff.client_key import load_client_key
 from bff.sealing import parse_key
+from bff.settings.redis_url import parse_redis_url
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -105,31 +105,8 @@ def _secret_keys(values: tuple[SecretStr, ...]) -> tuple[SecretBytes, ...]:
     return tuple(SecretBytes(parse_key(value.get_secret_value())) for value in values)
 
 
-_REDIS_OPTIONS = frozenset(
-    ("db", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
-)
-"""Others would change what we rely on, time-outs above all."""
-
-
 def _redis_url(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    if parts.scheme == "unix" and not parts.path:
-        raise ValueError("must name the socket's path, as in unix:///run/redis.sock")
-    if parts.scheme != "unix" and not parts.hostname:
-        raise ValueError("must name a host, as in redis://127.0.0.1:6379/0")
-    if parts.scheme != "unix" and not re.fullmatch(r"(?:/\d{0,4})?", parts.path):
-        raise ValueError("must end with the number of a database, as in redis://127.0.0.1:6379/0")
-    if unknown := {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _REDIS_OPTIONS:
-        raise ValueError(
-            f"has options that are not taken here ({len(unknown)}); known are "
-            f"{', '.join(sorted(_REDIS_OPTIONS))}"
-        )
+    parse_redis_url(value.get_secret_value())
     return value
 
 

@@ -24,6 +24,7 @@ from bff.settings.kinds import (
     overlap,
     split,
 )
+from bff.settings.redis_url import RedisAddress, parse_redis_url
 from bff.settings.routes import WEATHER, RouteSettings, never_back
 
 
@@ -35,7 +36,7 @@ class Settings(BaseModel):
     env: Literal["production", "development"] = "production"
     bind: Bind = "127.0.0.1:5003"
     public_url: Origin
-    workers: Seconds = Field(default_factory=lambda: os.cpu_count() or 1)
+    workers: Annotated[int, Field(gt=0, le=100_000)] = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
     oidc_client_id: Text
     oidc_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
@@ -61,13 +62,13 @@ class Settings(BaseModel):
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10
     upstream_timeout_seconds: Seconds = 30
-    max_body_bytes: Seconds = 10_485_760
+    max_body_bytes: Annotated[int, Field(gt=0, le=2**50)] = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
     metrics_bind: Bind | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -80,6 +81,11 @@ class Settings(BaseModel):
     def secure(self) -> bool:
         """Whether browsers reach us over https, so that cookies are Secure and carry `__Host-`."""
         return self.public_url.startswith("https://")
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where sessions lie, and how we get in there."""
+        return parse_redis_url(self.redis_url.get_secret_value())
 
     @property
     def redirect_uri(self) -> str:
@@ -154,6 +160,16 @@ class Settings(BaseModel):
     def _openid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "openid" not in value:
             raise ValueError("must contain openid: without it there is no ID token, so nobody to sign in")
+        return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _no_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        """Braces decide which keys lie together in a Cluster; ours stand after the prefix."""
+        url = info.data.get("redis_url")
+        cluster = url is not None and parse_redis_url(url.get_secret_value()).kind == "cluster"
+        if cluster and ("{" in value or "}" in value):
+            raise ValueError("must have no { and no } with a Redis Cluster: they decide where keys lie")
         return value
 
     @field_validator("routes")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.certified.stage import Stage
 from tests.certified.visitor import Visitor
+from tests.e2e.stack import CSRF
 from tests.support.wire import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis_server]
@@ -32,6 +33,23 @@ def test_rotation(stage: Stage, name: str) -> None:
     assert provider.troubles(mark) == []
     assert provider.count("grant revoked", mark) == 0
     assert visitor.claims()["email"] == "ada@example.com"
+
+
+@pytest.mark.parametrize("name", ["basic", "form"])
+def test_a_second_sign_in(stage: Stage, name: str) -> None:
+    """Signing in again in the same browser, where the provider has one session and one grant for both, leaves
+    a session that is renewed: what it replaces is not revoked."""
+    visitor = Visitor(stage.bff(name)).sign_in("ada")
+    provider, mark = visitor.bff.provider, visitor.bff.provider.mark()
+    old, sessions = visitor.bearer(), visitor.get("/bff/sessions", headers=CSRF).json()
+    visitor.finish(visitor.begin())
+    first = visitor.bearer()
+    assert first != old
+    assert until(lambda: visitor.bearer() != first, within=15)
+    assert provider.user_info(visitor.bearer()).status_code == 200
+    assert provider.count("grant revoked", mark) == 0
+    assert provider.troubles(mark) == []
+    assert len(visitor.get("/bff/sessions", headers=CSRF).json()) == len(sessions)
 
 
 def test_an_ended_grant(stage: Stage) -> None:

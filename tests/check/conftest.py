@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 
 from bff.check import run
+from bff.settings import RedisAddress, parse_redis_url
 from tests.support.provider import Reply, ScriptedProvider, Seen, scripted_provider
 from tests.support.stack import environment
 from tests.support.upstream import ScriptedUpstream, scripted_upstream
@@ -52,6 +53,10 @@ class Setup:
             self.environ.pop(f"BFF_{name.upper()}", None)
             if value is not None:
                 self.environ[f"BFF_{name.upper()}"] = value
+
+    @property
+    def address(self) -> RedisAddress:
+        return parse_redis_url(self.environ["BFF_REDIS_URL"])
 
     def report(self, *, strict: bool = False, show_config: bool = False) -> dict[str, Any]:
         """Run it; the JSON document."""

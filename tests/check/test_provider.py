@@ -73,6 +73,13 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
         "discovery",
         ("revocation_endpoint", "https"),
     ),
+    (
+        "no address",
+        discovery(end_session_endpoint="http://127.0.0.1:9;x/a"),
+        "error",
+        "discovery",
+        ("end_session_endpoint", "no address"),
+    ),
     ("no S256", discovery(code_challenge_methods_supported=["plain"]), "error", "discovery", ("S256",)),
     ("no code", discovery(response_types_supported=["token"]), "error", "discovery", ("code grant",)),
     (
@@ -92,6 +99,16 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
         "discovery",
         ("form_post",),
     ),
+    ("logout hangs", reply("logout", Reply(head_drip=0.1)), "warning", "sign-out", ("no answer of use",)),
+    ("logout fails", reply("logout", Reply(500)), "warning", "sign-out", ("status 500",)),
+    ("no logout there", reply("logout", Reply(404)), "error", "sign-out", ("404", "end_session_endpoint")),
+    (
+        "logout comes back with an error",
+        reply("logout", found(302, PUBLIC_URL + "/", error="invalid_request")),
+        "warning",
+        "sign-out",
+        ("with an error (invalid_request)",),
+    ),
     ("no logout", discovery(end_session_endpoint=ABSENT), "warning", "discovery", ("end_session_endpoint",)),
     # issuer
     (
@@ -104,6 +121,13 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
     ("no issuer", discovery(issuer=ABSENT), "error", "discovery", ("names none",)),
     # keys
     ("no keys", reply("jwks", Reply(body={"keys": []})), "error", "keys", ("none of the 0",)),
+    (
+        "short RSA key",
+        reply("jwks", Reply(body={"keys": [{"kty": "RSA", "n": "z" * 170, "e": "AQAB"}]})),
+        "error",
+        "keys",
+        ("none of the 1", "2048"),
+    ),
     ("other keys", reply("jwks", Reply(body=KEYLESS)), "error", "keys", ("none of the 2", "use=sig")),
     ("keys down", reply("jwks", Reply(500)), "error", "keys", ("could not be read",)),
     ("keys dropped", reply("jwks", Reply(drop=True)), "error", "keys", ("connection failed",)),

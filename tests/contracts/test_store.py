@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 from bff.errors import StoreUnavailable
+from bff.sessions import lua
 from bff.sessions.record import Meta, SessionRecord, digest, new_sid
 from bff.sessions.store import Lease, Saved
 from bff.tokens import TokenSet
@@ -212,6 +213,18 @@ def test_tokens_are_saved_by_generation(rig: Rig) -> None:
     seen = rig.read(NAME)
     assert seen is not None
     assert (seen.generation, seen.tokens.access_token) == (3, "access-3")
+
+
+def test_a_save_that_is_sent_twice(rig: Rig) -> None:
+    """Where the answer was lost and the client asks again, it hears the same; others are told that they are
+    late."""
+    record = rig.begin()
+    sealed = rig.codec.seal_tokens(record.key, record.head, token_set(rig.clock, "2"))
+    for _ in range(2):
+        args: list[str | int | bytes] = [1, sealed, repr(IDLE), repr(rig.clock() + IDLE)]
+        assert lua.SAVE_TOKENS.run(rig.client, [record.key], args) == b"saved"
+    assert load(rig).generation == 2
+    assert rig.store.save_tokens(record, token_set(rig.clock, "x")) is Saved.NEWER
 
 
 def test_generations_go_on_past_ten(rig: Rig) -> None:

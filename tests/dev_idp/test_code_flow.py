@@ -83,7 +83,7 @@ def test_authorization_request_may_come_by_post(browser: Browser) -> None:
         ({"scope": "openid API://weather/access"}, "invalid_scope"),
         ({"scope": 'openid "é\\'}, "invalid_scope"),
         ({"response_type": None}, "invalid_request"),
-        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": "token"}, "unauthorized_client"),
         ({"response_type": "code id_token"}, "unsupported_response_type"),
         ({"response_type": 'é"\\'}, "unsupported_response_type"),
         ({"response_mode": "form_post"}, "invalid_request"),

@@ -157,7 +157,7 @@ def test_prompt_none_with_a_session_answers_with_a_code(browser: Browser) -> Non
     assert "code" in query_of(browser.authorize(prompt="none").location)
 
 
-@pytest.mark.parametrize("prompt", ["login", "select_account", "consent login"])
+@pytest.mark.parametrize("prompt", ["login", "select_account login", "consent login"])
 def test_prompt_login_asks_again_and_renews_auth_time(browser: Browser, clock: Clock, prompt: str) -> None:
     """The session isn't enough, and the new sign-in counts from now."""
     before = decode(browser.tokens()["id_token"])[1]
@@ -165,6 +165,13 @@ def test_prompt_login_asks_again_and_renews_auth_time(browser: Browser, clock: C
     assert browser.authorize(prompt=prompt).location.startswith("/login?")
     after = decode(browser.tokens(prompt=prompt)["id_token"])[1]
     assert after["auth_time"] == before["auth_time"] + 50
+
+
+@pytest.mark.parametrize("prompt", ["consent", "select_account", "select_account consent"])
+def test_other_prompts_have_no_effect(browser: Browser, prompt: str) -> None:
+    """As at Cognito, where they are for providers behind it: the session is enough."""
+    browser.sign_in()
+    assert "code" in query_of(browser.authorize(prompt=prompt).location)
 
 
 def test_max_age_asks_again_when_the_sign_in_is_too_old(browser: Browser, clock: Clock) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from bff.sealing import Keyring, new_key
+from bff.sessions.connect import connect
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec, SessionRecord, digest
 from bff.sessions.store import Saved, SessionStore
@@ -120,20 +121,28 @@ class Visitor:
 class Fleet:
     """Everything around the nodes, and the way to start one."""
 
-    def __init__(self, stack: ExitStack, **settings: str) -> None:
-        """`settings` are named as in `BFF_…`, in lower case."""
+    def __init__(
+        self, stack: ExitStack, toml: str = "", redis_url: str | None = None, **settings: str
+    ) -> None:
+        """`settings` are named as in `BFF_…`, in lower case; UPSTREAM in `toml` is the upstream's URL.
+        Without a `redis_url`, a Redis is started."""
         self._stack = stack
-        self.redis: RedisServer = stack.enter_context(redis_server())
+        if redis_url is None:
+            self.redis: RedisServer = stack.enter_context(redis_server())
+            redis_url = self.redis.url
         self.provider: RotatingProvider = stack.enter_context(rotating_provider())
         self.upstream: ScriptedUpstream = stack.enter_context(scripted_upstream())
         self._folder = Path(stack.enter_context(TemporaryDirectory()))
-        base = environment(5003, self.provider, self.redis.url, self.upstream.url)
+        base = environment(5003, self.provider, redis_url, self.upstream.url)
         base |= {"BFF_SECRET_KEYS": new_key(), "BFF_WORKERS": "1", "BFF_LOG_FORMAT": "json"}
+        config = self._folder / "bff.toml"
+        config.write_text(toml.replace("UPSTREAM", self.upstream.url))
+        base |= {"BFF_CONFIG": str(config)}
         self._environ = base | {f"BFF_{name.upper()}": value for name, value in settings.items()}
         self._settings = load(self._environ)
         lifetime = Lifetime(self._settings.session_idle_seconds, self._settings.session_max_seconds)
         codec = Codec(Keyring(self._settings.keys), self._settings.redis_prefix)
-        self.client = stack.enter_context(self.redis.client())
+        self.client = stack.enter_context(connect(self._settings.redis_address, connections=4))
         self.store = SessionStore(self.client, codec, lifetime, time.time)
         self.nodes: list[Node] = []
         self.reset()
@@ -249,9 +258,9 @@ def outcomes(lines: Iterable[Line]) -> set[tuple[int, str]]:
 
 
 @contextmanager
-def fleet(number: int, **settings: str) -> Iterator[Fleet]:
+def fleet(number: int, toml: str = "", redis_url: str | None = None, **settings: str) -> Iterator[Fleet]:
     """A fleet with so many nodes for the length of a block."""
     with ExitStack() as stack:
-        found = Fleet(stack, **settings)
+        found = Fleet(stack, toml, redis_url, **settings)
         found.nodes = found.start(number)
         yield found
