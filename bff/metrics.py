@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 ALERTS = (
+    "endpoint_left_out",
     "exchange_failed",
     "lease_not_released",
     "metrics_not_written",

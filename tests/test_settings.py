@@ -220,6 +220,8 @@ BAD = [
     ("BFF_MAX_HEADER_BYTES", "100"),
     ("BFF_RATE_LIMIT_PER_MINUTE", "-1"),
     ("BFF_DRAIN_SECONDS", "-1"),
+    ("BFF_METRICS_BIND", "9100"),
+    ("BFF_METRICS_BIND", "127.0.0.1:5003"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("BFF_TRUSTED_PROXIES", "proxy.internal"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.0/8, *"),

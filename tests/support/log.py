@@ -21,6 +21,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     configure("info", "json")
+    structlog.configure(cache_logger_on_first_use=False)  # loggers of other tests must find their own
     yield lambda name: [cast("dict[str, Any]", r.msg) for r in caplog.records if r.name == name]
     root.handlers[:] = handlers
     root.setLevel(level)
