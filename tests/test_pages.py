@@ -132,6 +132,8 @@ def test_ready_only_once_the_provider_is_known(missing: str) -> None:
         provider.replies[missing] = Reply(503)
         with running(own, provider=provider) as stack:
             browser = stack.browser()
+            browser.get("/health/ready")
+            assert until(lambda: provider.count(missing) > 0), "it has been asked for"
             answer = browser.get("/health/ready")
             assert (answer.status, answer.json()) == UNREADY
             assert browser.get("/health/live").status == 200
