@@ -30,6 +30,7 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
 from bff.instruments import Instruments, Plane
 from bff.outage import Outage
@@ -154,6 +155,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         client.close()
 
     _answer_errors(flask, render_page, audit)
+    common = CommonHeaders(secure=settings.secure)
     plane = DataPlane(
         public_url=settings.public_url,
         guard=guard,
@@ -164,8 +166,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
             access=access,
             proxies=proxies,
             upstreams=upstreams,
-            common=CommonHeaders(secure=settings.secure),
+            common=common,
             max_body_bytes=settings.max_body_bytes,
+        ),
+        forward_auth=ForwardAuth(
+            guard=guard, table=table, proxies=proxies, access=access, common=common, audit=audit
         ),
         reader=reader,
         refresher=refresher,

@@ -23,6 +23,7 @@ from bff.errors import (
 from bff.logs import under_way
 from bff.metrics import Metrics
 from bff.request import RequestHead, TrustedProxies
+from bff.sessions.directory import Ended
 from bff.sessions.record import SessionRecord, well_formed
 
 SHOWN = 16
@@ -57,11 +58,12 @@ class Audit:
         self._metrics.sessions_ended("signed_out")
         log.info("signed_out", **_names(record), address=self._address())
 
-    def session_revoked(self, record: SessionRecord, by: str) -> None:
+    def session_revoked(self, ended: Ended, by: str) -> None:
         """A session was ended from elsewhere: "revoked" by its user, by the "cap", by the "provider", or
         "replaced" by a new sign-in of the same browser."""
         self._metrics.sessions_ended(by)
-        log.info("session_revoked", by=by, **_names(record), address=self._address())
+        user = None if ended.record is None else ended.record.meta.user[:SHOWN]
+        log.info("session_revoked", by=by, user=user, session=ended.id[:SHOWN], address=self._address())
 
     def refresh_refused(self, record: SessionRecord) -> None:
         """The provider does not take the session's refresh token any more, so the session has ended: the

@@ -25,6 +25,9 @@ class Plane(Protocol):
     async def exchange(self, exchange: Exchange) -> None:
         """One request."""
 
+    async def forward_auth(self, exchange: Exchange) -> None:
+        """One question of a proxy."""
+
     def drain(self) -> None:
         """It is about to end."""
 

@@ -20,7 +20,15 @@ from bff.instruments import Instruments, Plane
 from bff.logs import listen
 from bff.metrics import Metrics
 from bff.prometheus import Prometheus, Timings
-from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.provider.renewal import (
+    GrantEnded,
+    Refreshed,
+    RefreshFailed,
+    RefreshResult,
+    SameUser,
+    Unrenewable,
+    Unverified,
+)
 from bff.proxy import Proxy
 from bff.refresh import RefreshingProvider
 from bff.routes import Route, RouteTable
@@ -55,6 +63,10 @@ class MeasuredPlane:
     def drain(self) -> None:
         """We are about to end."""
         self._plane.drain()
+
+    async def forward_auth(self, exchange: Exchange) -> None:
+        """Answer a proxy's question: its own errors are counted, as everywhere."""
+        await self._plane.forward_auth(exchange)
 
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
@@ -124,12 +136,12 @@ class MeasuredProvider:
     def __init__(self, provider: RefreshingProvider, metrics: Metrics) -> None:
         self._provider = provider
         self._metrics = metrics
-        self.revoke = provider.revoke
+        self.revoke, self.discard = provider.revoke, provider.discard
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult:
+    def refresh(self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None]) -> RefreshResult:
         """Redeem the refresh token."""
         began = time.perf_counter()
-        result = self._provider.refresh(tokens, same_user)
+        result = self._provider.refresh(tokens, same_user, before)
         self._metrics.refreshed(_outcome(result), time.perf_counter() - began)
         return result
 
@@ -160,6 +172,8 @@ def _outcome(result: RefreshResult) -> str:
     match result:
         case Refreshed():
             return "renewed"
+        case Unverified():
+            return "unverified"
         case GrantEnded():
             return "grant_ended"
         case Unrenewable():

@@ -20,7 +20,7 @@ UPSTREAM_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 REFRESH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 ENDED = ("signed_out", "revoked", "cap", "provider", "replaced", "refresh_refused")
-OUTCOMES = ("renewed", "grant_ended", "unrenewable", "refused", "outage")
+OUTCOMES = ("renewed", "grant_ended", "unrenewable", "unverified", "refused", "outage")
 FORCED = ("renewed", "session_ended", "not_renewed")
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 ABORTED = "aborted"

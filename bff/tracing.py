@@ -126,6 +126,10 @@ class TracedPlane:
         """We are about to end."""
         self._plane.drain()
 
+    async def forward_auth(self, exchange: Exchange) -> None:
+        """Answer a proxy's question."""
+        await self._plane.forward_auth(exchange)
+
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         from opentelemetry.trace import SpanKind
@@ -169,12 +173,12 @@ class TracedProvider:
     def __init__(self, provider: RefreshingProvider, tracer: Tracer) -> None:
         self._provider = provider
         self._tracer = tracer
-        self.revoke = provider.revoke
+        self.revoke, self.discard = provider.revoke, provider.discard
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult:
+    def refresh(self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None]) -> RefreshResult:
         """Redeem the refresh token."""
         with self._tracer.start_as_current_span("refresh", record_exception=False) as span:
-            result = self._provider.refresh(tokens, same_user)
+            result = self._provider.refresh(tokens, same_user, before)
             span.set_attribute("bff.outcome", type(result).__name__)
             return result
 

@@ -17,7 +17,7 @@ from bff.logs import listen
 from bff.measured import MeasuredPlane, Measuring, _outcome
 from bff.metrics import ALERTS, NoMetrics
 from bff.prometheus import STORE_BUCKETS, BulkHistogram, Prometheus, Timings
-from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, RefreshResult, Unrenewable
+from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, RefreshResult, Unrenewable, Unverified
 from bff.proxy import Proxy
 from bff.routes import build
 from bff.sessions.record import digest
@@ -174,6 +174,7 @@ def test_why_sessions_end(stack: Stack, end: Callable[[Stack], None], reason: st
         (Refreshed(token_set(time.time)), "renewed"),
         (GrantEnded(), "grant_ended"),
         (Unrenewable("x"), "unrenewable"),
+        (Unverified(token_set(time.time)), "unverified"),
         (RefreshFailed("x"), "outage"),
         (RefreshFailed("invalid_client", outage=False), "refused"),
     ],

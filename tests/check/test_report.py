@@ -223,6 +223,7 @@ VALUES: dict[str, list[Any]] = {
     "sessions_per_user": ["1", "2", "3"],
 }
 NEED_OTHERS = {
+    "forward_auth_bind",
     "oidc_client_key_file",
     "static_dir",
     "csp",
