@@ -11,11 +11,13 @@ from typing import Protocol
 ALERTS = (
     "endpoint_left_out",
     "exchange_failed",
+    "forward_auth_failed",
     "lease_not_released",
     "metrics_not_written",
     "oldest_session_not_ended",
     "provider_unavailable",
     "refresh_failed",
+    "refresh_not_saved",
     "refresh_refused",
     "replaced_session_not_ended",
     "request_failed",

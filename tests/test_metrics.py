@@ -397,13 +397,16 @@ def test_alerts_are_there_from_the_beginning() -> None:
         ("127.0.0.1:5003", "[::]:5003", "BFF_BIND"),
         ("127.0.0.1:5003", "localhost:5003", "BFF_BIND"),
         ("127.0.0.1:5003", "9100", "HOST:PORT"),
+        ("127.0.0.1:5003", "127.0.0.1:5004", "BFF_FORWARD_AUTH_BIND"),
+        ("127.0.0.1:5003", "0.0.0.0:5004", "BFF_FORWARD_AUTH_BIND"),
         ("127.0.0.1:5003", "127.0.0.1:9100", None),
         ("127.0.0.1:5003", "127.0.0.2:5003", None),
     ],
 )
 def test_an_address_of_its_own(bind: str, metrics: str, problem: str | None) -> None:
-    """Never the public one, nor one that includes it."""
-    environ = BASE | {"BFF_BIND": bind, "BFF_METRICS_BIND": metrics}
+    """Never the public one, nor that of forward-auth, nor one that includes them."""
+    forward_auth = {"BFF_FORWARD_AUTH_BIND": "127.0.0.1:5004", "BFF_TRUSTED_PROXIES": "127.0.0.1/32"}
+    environ = BASE | forward_auth | {"BFF_BIND": bind, "BFF_METRICS_BIND": metrics}
     if problem is None:
         assert load(environ).metrics_bind == metrics
         return

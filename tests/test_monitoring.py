@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 ALERT_RULES = ROOT / "deploy/prometheus/alerts.yml"
 DASHBOARD = ROOT / "deploy/grafana/dashboard.json"
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-BESIDE = {"metrics_ended", "sessions_not_counted"}
+BESIDE = {"metrics_ended", "not_started", "sessions_not_counted"}
 """Logged by processes that count nothing."""
 
 
