@@ -76,7 +76,9 @@ class Access:
         if route.token == "user_or_client" and head.cookie(self._cookie) is None:
             client = True
         elif not route.anonymous:
-            record = await self._session(head)
+            record = await self.session(head)
+            if route.stream is None:  # a page that opens its streams again and again would never be idle
+                await self._slide(record)
             self._check_age(record, route)
             if not client and route.token != "none":
                 ready = self._refresher.ready(record)
@@ -132,19 +134,27 @@ class Access:
             )
         return outcome.tokens.access_token
 
-    async def _session(self, head: RequestHead) -> SessionRecord:
+    def owner(self, head: RequestHead) -> str | None:
+        """Whose session the request's cookie may be: its public name, which nobody has looked up."""
+        value = head.cookie(self._cookie)
+        return digest(value) if value is not None and well_formed(value) else None
+
+    async def session(self, head: RequestHead) -> SessionRecord:
+        """The live session of a request, which is not extended. Raises SignInNeeded or StoreUnavailable."""
         value = head.cookie(self._cookie)
         if value is None:
             raise NotSignedIn
         record = await self._reader.load(digest(value)) if well_formed(value) else None
         if record is None:
             raise SessionExpired
+        return record
+
+    async def _slide(self, record: SessionRecord) -> None:
         if self._reader.slide_due(record):
             try:
                 await self._reader.slide(record)
             except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
                 log.warning("slide_failed", reason=error.reason)
-        return record
 
 
 def _holder(grant: Grant, route: Route) -> str:

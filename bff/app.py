@@ -30,6 +30,7 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
 from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
 from bff.instruments import Instruments, Plane
@@ -55,6 +56,7 @@ from bff.sessions.store import SessionStore
 from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
+from bff.streams import Streams
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
@@ -83,7 +85,8 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
     address = settings.redis_address
     client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
-    reader = SessionReader(instruments.wire(wire_to(address)), codec, lifetime, clock)
+    wire = wire_to(address)
+    reader = SessionReader(instruments.wire(wire), codec, lifetime, clock)
     provider = Provider(settings, clock, instruments.adapter(settings.provider_timeout_seconds))
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
@@ -150,6 +153,16 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         metrics=instruments.metrics,
     )
 
+    streams = Streams(
+        reader,
+        wire.ask,
+        lifetime,
+        clock,
+        per_session=settings.streams_per_session,
+        per_worker=settings.streams_per_worker,
+    )
+    common = CommonHeaders(secure=settings.secure)
+
     def release() -> None:
         revoker.finish()
         client.close()
@@ -167,8 +180,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
             proxies=proxies,
             upstreams=upstreams,
             common=common,
+            streams=streams,
             max_body_bytes=settings.max_body_bytes,
         ),
+        events=Events(access, streams, proxies, common),
         forward_auth=ForwardAuth(
             guard=guard, table=table, proxies=proxies, access=access, common=common, audit=audit
         ),

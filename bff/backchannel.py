@@ -16,6 +16,7 @@ from bff.provider.revocation import Revoker
 from bff.provider.sign_out import LogoutToken
 from bff.sealing import Keyring
 from bff.sessions.directory import Directory
+from bff.sessions.ending import Reason
 from bff.sessions.record import sid_name, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import Clock
@@ -57,7 +58,8 @@ class BackChannel:
             user = user_hash(self.issuer, token.subject) if token.subject else None
             ended = self.directory.end_provider_session(names, user)
         else:
-            ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
+            named = user_hash(self.issuer, cast("str", token.subject))
+            ended = self.directory.end_user(named, Reason.PROVIDER)
         count = 0
         for each in ended:
             count += 1

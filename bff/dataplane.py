@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from bff import websocket
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
 from bff.audit import Audit
 from bff.errors import (
@@ -23,16 +24,17 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
 from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.forward_auth import ForwardAuth
-from bff.guard import Guard
+from bff.guard import Guard, Proof
 from bff.logs import under_way
 from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
-from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
+from bff.routes import ANY_FILE, EVENTS, Endpoint, Route, RouteTable, allow
 from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
@@ -81,6 +83,7 @@ class DataPlane:
         table: RouteTable,
         proxies: TrustedProxies,
         proxy: Proxy,
+        events: Events,
         forward_auth: ForwardAuth,
         reader: SessionReader,
         refresher: Refresher,
@@ -106,6 +109,7 @@ class DataPlane:
         self._table = table
         self._proxies = proxies
         self._proxy = proxy
+        self._events = events
         self._forward_auth = forward_auth
         self._reader = reader
         self._refresher = refresher
@@ -151,7 +155,7 @@ class DataPlane:
         try:
             # The entry first, but only to know how to say what is wrong.
             path, entry = self._table.resolve(head.path)
-            entry = self._admit(path, entry, head)
+            entry = self._admit(path, entry, exchange)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
                 exchange.stop_when_lost = True
@@ -196,19 +200,29 @@ class DataPlane:
             self._answer(exchange, _ALIVE)
         elif self._draining and path == READY:
             self._answer(exchange, _UNREADY)
+        elif path == EVENTS:
+            exchange.stop_when_lost = True
+            await self._events.answer(exchange)
         elif not (entry.site and await self._from_site(entry, path, exchange)):
             self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
             if path in LIMITED:
                 self._rate_limit.check(self._proxies.client_address(exchange.head))
             await self._to_control(entry, path, exchange)
 
-    def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
+    def _admit(self, path: str, entry: Endpoint | Route | None, exchange: Exchange) -> Endpoint | Route:
+        head = exchange.head
         if head.query:
             check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
         entry = allow(entry, head.method)
-        self._guard.check_origin(head, entry.proof)
+        proof = entry.proof
+        if isinstance(entry, Route) and entry.stream == "websocket" and websocket.is_handshake(head):
+            if exchange.hand_over is None:
+                raise BadRequest("A WebSocket needs HTTP/1.1.")
+            websocket.check(head)
+            proof = Proof.WEBSOCKET
+        self._guard.check_origin(head, proof)
         return entry
 
     def _check_length(self, head: RequestHead, limit: int) -> None:

@@ -13,7 +13,7 @@ from bff.settings import never_back
 REQUEST = frozenset(
     b"accept accept-encoding accept-language cache-control content-encoding content-language content-type "
     b"content-length if-match if-modified-since if-none-match if-range if-unmodified-since "
-    b"idempotency-key pragma prefer range user-agent x-requested-with".split()
+    b"idempotency-key last-event-id pragma prefer range user-agent x-requested-with".split()
 )
 
 # Back to the browser, as documented. Set-Cookie, Server, Service-Worker-Allowed, Clear-Site-Data, Refresh

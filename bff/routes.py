@@ -46,6 +46,8 @@ class Route:
     resource: str | None = None
     max_age: float | None = None
     """How long ago the person may have signed in, in seconds."""
+    stream: str | None = None
+    """"sse" or "websocket": answers that stay open and end with the session."""
     request_headers: frozenset[bytes] = frozenset()
     encoded_slashes: bool = False
     tls: TLSFiles = PLAIN
@@ -69,6 +71,7 @@ class Endpoint:
     """Whether the files of a single-page app may answer it."""
 
 
+EVENTS = "/bff/events"
 ENDPOINTS = (
     Endpoint("/", ("GET", "HEAD"), page=True),
     Endpoint("/static", ("GET", "HEAD"), below=True),
@@ -77,6 +80,7 @@ ENDPOINTS = (
     Endpoint("/bff/login", ("GET",), page=True),
     Endpoint("/bff/callback", ("GET", "POST"), page=True),
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
+    Endpoint(EVENTS, ("GET",), Proof.STREAM, session=True),
     Endpoint("/bff/logout", ("GET", "POST"), Proof.FORM, page=True, session=True),
     Endpoint("/bff/backchannel", ("POST",)),
     Endpoint("/bff/sessions", ("GET", "DELETE"), Proof.HEADER, session=True),
@@ -185,13 +189,14 @@ def _route(route: RouteSettings, settings: Settings) -> Route:
         upstream=route.upstream,
         methods=route.methods,
         token=route.token,
-        proof=Proof(route.csrf),
+        proof=Proof.STREAM if route.stream else Proof(route.csrf),
         timeout=route.timeout_seconds or settings.upstream_timeout_seconds,
         response_headers=frozenset(name.lower().encode() for name in route.response_headers),
         anonymous=route.anonymous,
         scope=route.scope,
         resource=route.resource,
         max_age=route.max_age,
+        stream=route.stream,
         request_headers=frozenset(name.lower().encode() for name in route.request_headers),
         encoded_slashes=route.encoded_slashes,
         tls=TLSFiles(route.upstream_ca_file, route.upstream_cert_file, route.upstream_key_file),

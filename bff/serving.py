@@ -7,11 +7,13 @@ import gc
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -32,6 +34,7 @@ from bff.dataplane import ASGIApp
 KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
 GRACEFUL_SECONDS = 30
+MOST_FILES = 65_536
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
 log = structlog.get_logger("bff.server")
@@ -219,6 +222,7 @@ def serve(
     side = side or {}
     for address in (bind, *side):
         _probe(address)
+    allow_many_files()
     Protocol.max_header_bytes = max_header_bytes
     Protocol.common = CommonHeaders(secure=secure)
     Worker.drain_seconds = drain_seconds
@@ -254,6 +258,16 @@ def _run_beside(companion: Companion, factory: Callable[[], ASGIApp], options: d
     finally:
         if os.getpid() == arbiter:  # workers come by here, too
             companion.stop()
+
+
+def allow_many_files() -> None:
+    """As many open files as the system lets us have: every stream holds two connections. The usual limit of
+    1,024 is there for programs that wait with select(), and may be raised by who does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _probe(bind: str) -> None:

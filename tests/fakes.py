@@ -135,8 +135,9 @@ class Rig:
         return SessionReader(self.backend.wire(), self.codec, self.lifetime, self.clock)
 
     def in_redis(self) -> list[bytes]:
-        """What lies in Redis, but for the index, which outlives sessions by design."""
-        return [key for key in self.client.scan_iter("*") if b"{user:" not in key]
+        """What lies in Redis, but for the index and the notes of ends, which outlive sessions by design."""
+        found = self.client.scan_iter("*")
+        return [key for key in found if b"{user:" not in key and not key.endswith(b":ended")]
 
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""

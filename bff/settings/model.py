@@ -62,6 +62,8 @@ class Settings(BaseModel):
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10
     upstream_timeout_seconds: Seconds = 30
+    streams_per_session: Seconds = 20
+    streams_per_worker: Seconds = 4096
     max_body_bytes: Annotated[int, Field(gt=0, le=2**50)] = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
     static_dir: Folder | None = None

@@ -57,6 +57,7 @@ class Line:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.socket.makefile("rb")
+        self.whole = False
 
     def send(self, data: bytes) -> Line:
         """Send bytes; a peer that has hung up is noticed when reading."""
@@ -92,6 +93,15 @@ class Line:
     def close(self) -> None:
         self._file.close()
         self.socket.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The pieces of a chunked body as they come; `whole` says then whether it came to its end."""
+        self.whole = False
+        while (first := self._file.readline()) not in (b"", b"0\r\n"):
+            piece = self._file.read(int(first, 16))
+            self._file.readline()
+            yield piece
+        self.whole = first == b"0\r\n"
 
     def _head(self) -> tuple[int, list[tuple[str, str]]]:
         try:
