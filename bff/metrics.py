@@ -28,6 +28,8 @@ ALERTS = (
     "service_token_failed",
     "session_key_missing",
     "slide_failed",
+    "stream_ended",
+    "stream_not_watched",
     "tokens_refused",
     "tracing_unavailable",
     "userinfo_discarded",
