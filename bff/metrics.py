@@ -29,6 +29,7 @@ ALERTS = (
     "session_key_missing",
     "slide_failed",
     "stream_ended",
+    "stream_not_told",
     "stream_not_watched",
     "tokens_refused",
     "tracing_unavailable",
