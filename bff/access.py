@@ -16,6 +16,7 @@ from bff.errors import (
     SessionExpired,
     StoreUnavailable,
 )
+from bff.metrics import Metrics
 from bff.refresh import Refresher
 from bff.rejections import Rejections
 from bff.request import RequestHead
@@ -54,6 +55,7 @@ class Access:
         step_up: Callable[[int], str],
         rejections: Rejections,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         """`cookie` is the session cookie's name. `step_up` gives the parameter of `/bff/login` that brings
         about a sign-in not older than so many seconds."""
@@ -64,6 +66,7 @@ class Access:
         self._step_up = step_up
         self._rejections = rejections
         self._clock = clock
+        self._metrics = metrics
 
     async def grant(self, head: RequestHead, route: Route) -> Grant:
         """What the request may take along on that route. Raises SignInNeeded, StoreUnavailable or
@@ -89,9 +92,18 @@ class Access:
         or is not to be had. Raises SessionExpired where the provider has ended the session meanwhile."""
         if grant.token is None or not self._rejections.worth_renewing(route.upstream, _holder(grant, route)):
             return None
+        try:
+            renewed = await self._renewed(grant, grant.token, route)
+        except SessionExpired:
+            self._metrics.refresh_forced(route.path, "session_ended")
+            raise
+        self._metrics.refresh_forced(route.path, "not_renewed" if renewed is None else "renewed")
+        return renewed
+
+    async def _renewed(self, grant: Grant, refused: str, route: Route) -> Grant | None:
         if grant.record is None or grant.client:
             with suppress(ProviderUnavailable):
-                token = await self._service_tokens.renew(route.scope, route.resource, grant.token)
+                token = await self._service_tokens.renew(route.scope, route.resource, refused)
                 return None if token is None else Grant(token, grant.record, client=True)
             return None
         outcome = await self._refresher.renew(grant.record)

@@ -8,6 +8,7 @@ from typing import cast
 
 import structlog
 
+from bff.audit import Audit
 from bff.errors import LogoutTokenInvalid, Unavailable
 from bff.provider.client import Provider
 from bff.provider.id_token import LEEWAY_SECONDS
@@ -34,6 +35,7 @@ class BackChannel:
     revoker: Revoker
     clock: Clock
     issuer: str
+    audit: Audit
 
     def logout(self, given: list[str]) -> None:
         """Obey the one logout token of a request. By `sid` one session ends, by `sub` all of the user's; one
@@ -61,6 +63,7 @@ class BackChannel:
         count = 0
         for each in ended:
             count += 1
+            self.audit.session_revoked(each, "provider")
             if each.record is not None:
                 self.revoker.discard(each.record.tokens)
         # After the deletion only: had that failed, the same token would have to work once more.

@@ -74,6 +74,12 @@ def serve() -> None:
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
 
+    companion = None
+    if settings.metrics_bind is not None:
+        from bff.metrics_server import MetricsServer, census
+
+        companion = MetricsServer(settings.metrics_bind, lambda: census(settings))
+        _run(companion.listen, {settings.metrics_bind: "BFF_METRICS_BIND"})
     side = {settings.forward_auth_bind: "forward_auth"} if settings.forward_auth_bind else {}
 
     _run(
@@ -87,6 +93,7 @@ def serve() -> None:
             secure=settings.secure,
             local=settings.local,
             tls=settings.tls,
+            companion=companion,
             side=side,
         ),
         {settings.bind: "BFF_BIND"} | dict.fromkeys(side, "BFF_FORWARD_AUTH_BIND"),

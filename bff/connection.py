@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from bff.answers import CommonHeaders, error_answer
 from bff.errors import BadRequest, HeadersTooLarge, PublicError
 from bff.exchange import Exchange
-from bff.request import RequestHead
+from bff.request import RequestHead, new_request_id
 from bff.tunnel import Tunnel
 from bff.websocket import is_handshake
 
@@ -294,11 +294,18 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: PublicError) -> None:
         """Answer and close; where another answer is under way on the connection, only close."""
-        log.info("request_refused", code=error.code, status=error.status, reason=error.detail)
+        request_id = new_request_id()
+        log.info(
+            "request_refused",
+            code=error.code,
+            status=error.status,
+            reason=error.detail,
+            request_id=request_id.decode(),
+        )
         if not self._may_answer():
             self.transport.abort()
             return
-        answer = error_answer(error, None)
+        answer = error_answer(error, None, request_id)
         lines = [STATUS_LINE[answer.status]]
         for name, value in self.common.add(answer.headers, ours=False):
             lines.append(name + b": " + value + b"\r\n")

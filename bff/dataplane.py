@@ -16,6 +16,7 @@ import structlog
 
 from bff import websocket
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.audit import Audit
 from bff.errors import (
     BadRequest,
     BodyTooLarge,
@@ -27,6 +28,7 @@ from bff.events import Events
 from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, Proof
+from bff.logs import under_way
 from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
@@ -46,9 +48,16 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
 LIVE, READY = "/health/live", "/health/ready"
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
-_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
+
+
+def _health(status: int, body: bytes) -> Answer:
+    length = str(len(body)).encode()  # told to HEAD as well
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    return Answer(status, [*headers, (b"cache-control", b"no-store")], body)
+
+
+_ALIVE = _health(200, b'{"status":"ok"}')
+_UNREADY = _health(503, b'{"status":"unavailable"}')
 LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
@@ -87,6 +96,7 @@ class DataPlane:
         max_body_bytes: int,
         site: Site | None,
         common: CommonHeaders,
+        audit: Audit,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane. `provider_ready` waits until the provider is known, is not
@@ -112,6 +122,7 @@ class DataPlane:
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
+        self._audit = audit
         self._release = release
         self._common = common
         self._draining = False
@@ -129,6 +140,7 @@ class DataPlane:
 
     async def forward_auth(self, exchange: Exchange) -> None:
         """Answer one request of the listener that is for forward-auth alone."""
+        under_way.set(exchange.head)
         if self._draining:
             exchange.keep_alive = False
         await self._forward_auth.answer(exchange)
@@ -136,6 +148,7 @@ class DataPlane:
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         head = exchange.head
+        under_way.set(head)
         if self._draining:
             exchange.keep_alive = False
         entry: Endpoint | Route | None = None
@@ -159,9 +172,11 @@ class DataPlane:
         else:
             return
         _report(failure, entry, head, cause)
+        self._audit.refused(failure, entry.path if entry else None, head)
         if not exchange.response_started:
             page = is_page(entry, head)
-            self._answer(exchange, error_answer(failure, self._render_page if page else None))
+            answer = error_answer(failure, self._render_page if page else None, head.request_id)
+            self._answer(exchange, answer)
         # Otherwise the connection is closed on an answer that has no end: it must not look whole.
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:

@@ -264,6 +264,10 @@ class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "Sessions are out of reach for the moment"
 
 
+class SessionKeyMissing(StoreUnavailable):
+    """A session is sealed under a key that is not configured here: for the operator to mend, at once."""
+
+
 class ProviderUnavailable(Unavailable):
     code, title = "provider_unavailable", "The identity provider is out of reach for the moment"
 

@@ -25,6 +25,8 @@ class Exchange(RequestResponseCycle):
     task: asyncio.Task[None]
     stop_when_lost = False
     """Whether nothing is to be done any more once the browser has gone: the task is cancelled."""
+    status = 0
+    """Of the answer, once it has begun."""
     stop: Callable[[], object] | None = None
     """Ends an answer that would stay open, when the server shuts down."""
     hand_over: Callable[[Tunnel], bytes] | None = None
@@ -167,6 +169,7 @@ class Exchange(RequestResponseCycle):
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         """`length` is that of a body that is known whole."""
         self.response_started = True
+        self.status = status
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status][:-2]]
         sized = False

@@ -114,6 +114,11 @@ class RouteTable:
         self._encoded_slashes = any(route.encoded_slashes for route in self._routes)
         self._known = lru_cache(KNOWN)(self._resolve)
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all routes."""
+        return [route.path for route in self._routes]
+
     def resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
         """The canonical form of a raw path, and what answers it. Raises BadRequest."""
         return self._known(raw) if len(raw) <= KNOWN_LENGTH else self._resolve(raw)

@@ -12,7 +12,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -159,11 +160,42 @@ class _PlainLogger(Logger):
         self.error_log.setLevel(logging.WARNING)
 
 
+class Companion(typing.Protocol):
+    """A process beside the workers."""
+
+    def prepare(self) -> None:
+        """Before anything is started."""
+
+    def keep(self, others: Iterable[Any]) -> None:
+        """See to it that it runs, about once a second; `others` are the sockets that are not for it."""
+
+    def leave(self) -> None:
+        """In a worker: let go of what is not for it."""
+
+    def worker_ended(self, pid: int) -> None:
+        """A worker has ended."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class _Arbiter(Arbiter):
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self.app.companion is not None:
+            self.app.companion.keep(self.LISTENERS)
+
+
 class _Application(BaseApplication):
     def __init__(
-        self, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
+        self,
+        factory: Callable[[], ASGIApp],
+        options: dict[str, Any],
+        identity: Identity | None,
+        companion: Companion | None,
     ) -> None:
         self._factory = factory
+        self.companion = companion
         self._options = options
         self._identity = identity
         super().__init__()
@@ -181,6 +213,9 @@ class _Application(BaseApplication):
     def load(self) -> ASGIApp:
         return self._factory()
 
+    def run(self) -> None:
+        _Arbiter(self).run()
+
 
 def serve(
     factory: Callable[[], ASGIApp],
@@ -193,6 +228,7 @@ def serve(
     local: bool = False,
     drain_seconds: float = 0.0,
     tls: Identity | None = None,
+    companion: Companion | None = None,
     side: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
@@ -228,7 +264,24 @@ def serve(
     # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
     gc.collect()
     gc.freeze()
-    _Application(factory, options, tls).run()
+    if companion is None:
+        _Application(factory, options, tls, None).run()
+    else:
+        _run_beside(companion, factory, options, tls)
+
+
+def _run_beside(
+    companion: Companion, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
+) -> None:
+    options["post_fork"] = lambda _arbiter, _worker: companion.leave()
+    options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.pid)
+    arbiter = os.getpid()
+    companion.prepare()
+    try:
+        _Application(factory, options, identity, companion).run()
+    finally:
+        if os.getpid() == arbiter:  # workers come by here, too
+            companion.stop()
 
 
 def allow_many_files() -> None:

@@ -231,6 +231,8 @@ BAD = [
     ("BFF_STREAMS_PER_SESSION", "0"),
     ("BFF_STREAMS_PER_WORKER", "none"),
     ("BFF_DRAIN_SECONDS", "-1"),
+    ("BFF_METRICS_BIND", "9100"),
+    ("BFF_METRICS_BIND", "127.0.0.1:5003"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("BFF_TRUSTED_PROXIES", "proxy.internal"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.0/8, *"),

@@ -18,7 +18,7 @@ import msgspec
 from bff.errors import StoreUnavailable
 from bff.sessions import lua
 from bff.sessions.ending import NOTE_SECONDS, Reason, note
-from bff.sessions.errors import StoreErrors
+from bff.sessions.errors import StoreErrors, unavailable
 from bff.sessions.index import UserIndex
 from bff.sessions.lasting import LastingWrites
 from bff.sessions.lifetime import Lifetime
@@ -261,7 +261,9 @@ class SessionStore:
         key, value = self.codec.key("ready"), secrets.token_bytes(8)
         with self._errors():
             self._client.set(key, value, ex=60)
-            self._client.get(key)
+            given_back = self._client.get(key)
+        if given_back is None:  # another process may have written its own meanwhile
+            raise unavailable("it does not give back what was written")
         self.index.redis_clock.learn()
 
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:

@@ -79,6 +79,7 @@ class Settings(BaseModel):
     forward_auth_bind: Bind | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
+    metrics_bind: Bind | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -237,6 +238,16 @@ class Settings(BaseModel):
             wrong.append("must come with BFF_TRUSTED_PROXIES: the proxies that may ask there")
         if wrong:
             raise ValueError("; and ".join(wrong))
+        return value
+
+    @field_validator("metrics_bind")
+    @classmethod
+    def _where_nobody_else_listens(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """What is counted is nobody's business but the operator's."""
+        for other in ("bind", "forward_auth_bind"):
+            taken = info.data.get(other)
+            if value is not None and taken is not None and overlap(value, taken):
+                raise ValueError(f"must be another address than BFF_{other.upper()}")
         return value
 
     @field_validator("static_dir")
