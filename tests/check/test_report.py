@@ -206,6 +206,7 @@ KEYS = [new_key() for _ in range(4)]
 VALUES: dict[str, list[Any]] = {
     "env": ["development", "production", "development"],
     "bind": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+    "metrics_bind": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
     "public_url": ["https://a.example", "https://b.example", "https://c.example"],
     "oidc_issuer": ["https://a.example", "https://b.example", "https://c.example"],
     "oidc_client_auth": ["client_secret_post", "client_secret_basic", "client_secret_post"],
