@@ -17,7 +17,7 @@ run: $(VENV)/.run ## start the whole local stack and say where to go (Ctrl-C sto
 	@exec $(BIN)/python -m bff dev
 
 test: $(VENV)/.test ## run all tests that can run on this machine
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.test ## lint, types and import rules, without the tests
 	$(BIN)/ruff format --check

@@ -162,7 +162,6 @@ OTHER_META = msgspec.msgpack.encode(Meta(created=1e12, auth_time=999.0, user="v"
         {b"g": b"first"},
         {b"g": b"1.5"},
     ],
-    ids=ascii,
 )
 def test_swapped_and_altered_fields_do_not_open(change: dict[bytes, bytes]) -> None:
     """Whoever can write to Redis cannot move tokens, claims or metadata from one place to another."""

@@ -13,7 +13,7 @@ from bff.sealing import new_key
 from bff.settings import Settings, SettingsError, load
 from bff.settings.redis_url import TLS, Login, RedisAddress
 
-GOOD_KEY = new_key()
+GOOD_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 BASE = {
     "BFF_PUBLIC_URL": "https://app.example.com",
     "BFF_OIDC_ISSUER": "https://issuer.example/pool",

@@ -19,7 +19,15 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
-ABSENT: Final = object()
+
+class _Absent:
+    """Named the same in every process, as names of tests must be."""
+
+    def __repr__(self) -> str:
+        return "<absent>"
+
+
+ABSENT: Final = _Absent()
 """As the value of a member, header or claim: leave it out."""
 
 CLIENT_ID = "web-client"
