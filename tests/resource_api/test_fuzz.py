@@ -98,7 +98,9 @@ def _near(forge: Forge) -> st.SearchStrategy[Any]:
     )
 
 
-ODD: st.SearchStrategy[Any] = st.sampled_from([ABSENT, None, True, False, 0, -1, "", "x", [], ["x"], {}, 1e300, "access"])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [ABSENT, None, True, False, 0, -1, "", "x", [], ["x"], {}, 1e300, "access"]
+)
 
 HEADERS = st.fixed_dictionaries(
     {},
