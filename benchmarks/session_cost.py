@@ -16,7 +16,7 @@ import redis
 
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import WHO, Codec, Meta, digest, new_sid, user_hash
+from bff.sessions.record import WHO, Codec, Meta, digest, new_sid, sid_name, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
 from tests.support.browser import CSRF, Browser
@@ -39,22 +39,27 @@ WHOM = {
 }
 
 
-def memory(client: redis.Redis, sessions: SessionStore, count: int = 2000) -> None:
-    """Bytes of Redis memory for a session, its index entry included."""
+def begin(sessions: SessionStore, count: int, tokens: TokenSet, *, sid: bool) -> None:
+    """So many sessions, each of another user; `sid`: each in another session of the provider."""
+    now, keyring = sessions.clock(), sessions.codec.keyring
+    for _ in range(count):
+        user = user_hash("https://issuer.example", secrets.token_hex(8))
+        named = keyring.fingerprints("provider sid", secrets.token_bytes(16))[0]
+        sids = (sid_name(named),) if sid else ()
+        sessions.begin(digest(new_sid()), Meta(now, now, user, sids), tokens, {WHO: WHOM})
+
+
+def memory(client: redis.Redis, sessions: SessionStore, *, sid: bool, count: int = 4000) -> None:
+    """Bytes of Redis memory for a session, its index entries included."""
     access, refresh = secrets.token_urlsafe(825), secrets.token_urlsafe(1350)
-    before = client.info("memory")["used_memory"]
     now = sessions.clock()
-    for number in range(count):
-        tokens = TokenSet(access_token=access, refresh_token=refresh, obtained_at=now, expires_at=now + 300)
-        sessions.begin(
-            digest(new_sid()),
-            Meta(now, now, user_hash("https://issuer.example", str(number))),
-            tokens,
-            {WHO: WHOM},
-        )
+    tokens = TokenSet(access_token=access, refresh_token=refresh, obtained_at=now, expires_at=now + 300)
+    begin(sessions, 96, tokens, sid=sid)  # what a Redis costs that runs scripts at all
+    before = client.info("memory")["used_memory"]
+    begin(sessions, count, tokens, sid=sid)
     used = (client.info("memory")["used_memory"] - before) / count
-    held = len(access + refresh)
-    print(f"memory for a session: {used:.0f} bytes; its tokens {held}, beyond them {used - held:.0f}")
+    held, kind = len(access + refresh), "with" if sid else "without"
+    print(f"memory for a session {kind} a sid: {used:.0f} bytes; its tokens {held}, beyond {used - held:.0f}")
 
 
 def commands(client: redis.Redis, ask: Callable[[], object], count: int = 100) -> float:
@@ -86,10 +91,13 @@ def requests(stack: Stack, client: redis.Redis) -> None:
 
 def main() -> None:
     """Measure both on a Redis of their own."""
+    codec = Codec(Keyring([secrets.token_bytes(32)]), "bff:")
+    for sid in (False, True):
+        with store() as own:
+            client = own.client()
+            memory(client, SessionStore(client, codec, Lifetime(1800, 28800), time.time), sid=sid)
     with store() as own:
         client = own.client()
-        codec = Codec(Keyring([secrets.token_bytes(32)]), "bff:")
-        memory(client, SessionStore(client, codec, Lifetime(1800, 28800), time.time))
         with running(own) as stack:
             requests(stack, client)
 

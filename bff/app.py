@@ -28,6 +28,7 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
@@ -137,6 +138,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         client.close()
 
     _answer_errors(flask, render_page)
+    common = CommonHeaders(secure=settings.secure)
     return DataPlane(
         public_url=settings.public_url,
         guard=guard,
@@ -147,9 +149,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
             access=access,
             proxies=proxies,
             upstreams=upstreams,
-            common=CommonHeaders(secure=settings.secure),
+            common=common,
             max_body_bytes=settings.max_body_bytes,
         ),
+        forward_auth=ForwardAuth(guard=guard, table=table, proxies=proxies, access=access, common=common),
         reader=reader,
         refresher=refresher,
         upstreams=upstreams,

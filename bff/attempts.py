@@ -42,6 +42,8 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     prompt: str | None = None
     max_age: int | None = None
     acr_values: str | None = None
+    began_at: float | None = None
+    """`started_at` by Redis's clock, where this machine knew that."""
 
     @property
     def asks_afresh(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import structlog
 from flask import (
     Blueprint,
@@ -48,8 +49,18 @@ from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.browsers import readable
 from bff.sessions.directory import Directory, Listed
+from bff.sessions.index import without_sid
 from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
-from bff.sessions.record import WHO, Meta, SessionRecord, is_digest, logout_sid, rfc3339, user_hash
+from bff.sessions.record import (
+    WHO,
+    Meta,
+    SessionRecord,
+    is_digest,
+    logout_sid,
+    rfc3339,
+    sid_name,
+    user_hash,
+)
 from bff.tokens import Clock, TokenSet
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "lang", "max_age", "acr_values")
@@ -109,6 +120,8 @@ class Auth:
                 browser=self.attempts.browser(cookies),
                 replaces=_current().digest,
             )
+        began_at = self.sessions.store.index.redis_clock.at(attempt.started_at)
+        attempt = msgspec.structs.replace(attempt, began_at=began_at)
         response = make_response(redirect(url, 302))
         response.headers["Referrer-Policy"] = "no-referrer"
         for name in self.attempts.surplus(cookies, attempt):
@@ -183,7 +196,7 @@ class Auth:
             created=now,
             auth_time=identity.authenticated_at(now, asked=attempt.asks_afresh),
             user=user_hash(self.issuer, identity.subject),
-            provider_sids=tuple(self.keyring.fingerprints("provider sid", named)[:1]) if named else (),
+            provider_sids=(sid_name(self.keyring.fingerprints("provider sid", named)[0]),) if named else (),
         )
         claims = identity.claims
         who = {"claims": public(claims), "hint": self._hint(claims), **self._where()}
@@ -201,11 +214,13 @@ class Auth:
         return next((value for value in found if isinstance(value, str) and 0 < len(value) <= 255), None)
 
     def _refuse_if_cut_off(self, record: SessionRecord, attempt: Attempt) -> None:
-        """A sign-in that had begun before all sessions of its user were ended ends with them."""
-        current = _current()
+        """A sign-in that had begun before all sessions of its user were ended ends with them; others are
+        settled."""
+        current, store, user = _current(), self.sessions.store, record.meta.user
+        names = [user, *(record.meta.provider_sids or (without_sid(user),))]
         try:
-            names = [record.meta.user, *record.meta.provider_sids]
-            if not self.sessions.store.index.is_cut_off(names, attempt.started_at):
+            cut_off = store.index.is_cut_off(names, began_at=attempt.began_at, started_at=attempt.started_at)
+            if not cut_off and store.settle(record):
                 return
             self.sessions.end(current)
         except StoreUnavailable:  # whether it counts is not known: nobody gets its cookie
@@ -219,9 +234,10 @@ class Auth:
         if not self.sessions_per_user:
             return
         try:
-            for ended in self.directory.enforce(record.meta.user, self.sessions_per_user):
-                if not ended.meta.shares_provider_session(record.meta):
-                    self.revoker.discard(ended.tokens)
+            for each in self.directory.enforce(record.meta.user, self.sessions_per_user):
+                old = each.record
+                if old is not None and not old.meta.shares_provider_session(record.meta):
+                    self.revoker.discard(old.tokens)
         except StoreUnavailable as error:
             log.warning("oldest_session_not_ended", reason=error.reason)
 
@@ -242,9 +258,10 @@ class Auth:
             earlier = store.overtake(name, self.attempts.overlapping(cookies, attempt), LIFETIME_SECONDS)
             for replaced in {*earlier, *filter(None, [attempt.replaces])} - {name}:
                 store.mark_replaced(replaced)
-                old = store.end(replaced)
-                if old is not None and old.meta.user != record.meta.user:
-                    self.revoker.discard(old.tokens)
+                for each in self.directory.end(replaced):
+                    old = each.record
+                    if old is not None and old.meta.user != record.meta.user:
+                        self.revoker.discard(old.tokens)
         except StoreUnavailable as error:
             log.warning("replaced_session_not_ended", reason=error.reason)
 
@@ -311,15 +328,16 @@ class Auth:
         """End one of them; another user's is as unknown as any other."""
         current = _current()
         mine = current.signed_in().meta
-        user = mine.user
-        ended = self.directory.end(name, user=user) if is_digest(name) else None
-        if ended is None:
+        user, this = mine.user, name == current.digest
+        ended = False
+        for each in self.directory.end(name, user=user) if is_digest(name) else ():
+            ended, old = True, each.record
+            if old is not None and (this or not old.meta.shares_provider_session(mine)):
+                self.revoker.soon(old.tokens)
+        if not ended:
             raise SessionNotFound
-        if name == current.digest:
+        if this:
             current.vanish()
-            self.revoker.soon(ended.tokens)
-        elif not ended.meta.shares_provider_session(mine):
-            self.revoker.soon(ended.tokens)
         log.info("session_revoked", user=user[:16])
         return _no_content()
 
@@ -327,12 +345,12 @@ class Auth:
         """End all but this one, and every sign-in of theirs that is under way elsewhere."""
         current = _current()
         mine = current.signed_in().meta
-        user = mine.user
-        ended = self.directory.end_others(user, cast("str", current.digest))
-        for each in ended:
-            if not each.meta.shares_provider_session(mine):
-                self.revoker.later(each.tokens)
-        log.info("sessions_revoked", user=user[:16], count=len(ended))
+        user, count = mine.user, 0
+        for each in self.directory.end_others(user, cast("str", current.digest)):
+            count, old = count + 1, each.record
+            if old is not None and not old.meta.shares_provider_session(mine):
+                self.revoker.later(old.tokens)
+        log.info("sessions_revoked", user=user[:16], count=count)
         return _no_content()
 
     # -- sign-out -----------------------------------------------------------------------------------
@@ -375,7 +393,12 @@ class Auth:
         with suppress(StoreUnavailable):  # one that cannot be read for now may be there
             held = current.record
             signed_in = held is not None
-        ended = self.sessions.end(current) or held  # sent twice, the second call finds nothing any more
+        try:
+            ended = self.sessions.end(current) or held  # sent twice, the second call finds nothing any more
+        except StoreUnavailable:  # it may have ended; that it should is certain
+            if held is not None:
+                self.revoker.later(held.tokens)
+            raise
         if ended is not None:
             self.revoker.soon(ended.tokens)
             log.info("signed_out", user=ended.meta.user[:16])

@@ -15,7 +15,7 @@ from bff.provider.revocation import Revoker
 from bff.provider.sign_out import LogoutToken
 from bff.sealing import Keyring
 from bff.sessions.directory import Directory
-from bff.sessions.record import user_hash
+from bff.sessions.record import sid_name, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import Clock
 
@@ -50,13 +50,17 @@ class BackChannel:
         if self.store.claimed(jti):
             raise LogoutTokenInvalid(reason="the logout token was used before")
         if token.sid is not None:
-            names = self.keyring.fingerprints("provider sid", f"{self.issuer} {token.sid}".encode())
+            hashes = self.keyring.fingerprints("provider sid", f"{self.issuer} {token.sid}".encode())
+            names = [*map(sid_name, hashes), *hashes]  # the whole hash is what earlier versions wrote
             user = user_hash(self.issuer, token.subject) if token.subject else None
             ended = self.directory.end_provider_session(names, user)
         else:
             ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
+        count = 0
+        for each in ended:
+            count += 1
+            if each.record is not None:
+                self.revoker.discard(each.record.tokens)
         # After the deletion only: had that failed, the same token would have to work once more.
         self.store.claim_once(jti, max(1, int(token.expires_at - self.clock()) + LEEWAY_SECONDS))
-        for each in ended:
-            self.revoker.discard(each.tokens)
-        log.info("signed_out_by_provider", count=len(ended))
+        log.info("signed_out_by_provider", count=count)

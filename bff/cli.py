@@ -72,6 +72,8 @@ def serve() -> None:
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
 
+    side = {settings.forward_auth_bind: "forward_auth"} if settings.forward_auth_bind else {}
+
     _run(
         lambda: run(
             lambda: create_app(settings),
@@ -81,9 +83,9 @@ def serve() -> None:
             max_header_bytes=settings.max_header_bytes,
             drain_seconds=settings.drain_seconds,
             secure=settings.secure,
+            side=side,
         ),
-        settings.bind,
-        "BFF_BIND",
+        {settings.bind: "BFF_BIND"} | dict.fromkeys(side, "BFF_FORWARD_AUTH_BIND"),
     )
 
 
@@ -110,8 +112,7 @@ def api() -> None:
 
     _run(
         lambda: run(factory, name="bff-api", bind=settings.bind, workers=settings.workers),
-        settings.bind,
-        "API_BIND",
+        {settings.bind: "API_BIND"},
     )
 
 
@@ -140,8 +141,7 @@ def idp() -> None:
 
     _run(
         lambda: run(factory, name="bff-idp", bind=settings.bind, workers=1),
-        settings.bind,
-        "IDP_BIND",
+        {settings.bind: "IDP_BIND"},
     )
 
 
@@ -292,10 +292,13 @@ def _load(load: Callable[[Mapping[str, str]], S], error_type: type[Exception]) -
         _fail("the configuration cannot be used:", problems, EXIT_CONFIGURATION)
 
 
-def _run(run: Callable[[], None], bind: str, variable: str) -> None:
+def _run(run: Callable[[], None], binds: dict[str, str]) -> None:
+    """Run a server; `binds` are its addresses, each with the setting that it comes from."""
     try:
         run()
     except OSError as error:
+        bind = error.filename if error.filename in binds else next(iter(binds))
+        variable = binds[bind]
         text = f"cannot listen on {bind}: {error.strerror or error}"
         if error.errno == errno.EADDRINUSE:
             _fail(f"{text}. Stop what uses it, or set {variable}.", (), EXIT_FAILED)

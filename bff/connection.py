@@ -48,9 +48,10 @@ class Protocol(HttpToolsProtocol):
     the server), a missing or doubled Host, and heads over the limit (which the parser does not have).
     Ends connections whose client owes us bytes for too long: anybody can open some and say nothing.
 
-    An application with a method `exchange` is given exchanges; any other speaks ASGI.
+    An application that has the method named by `taker` is given exchanges; any other speaks ASGI.
     """
 
+    taker = "exchange"
     max_header_bytes = DEFAULT_HEADER_BYTES
     head_seconds = HEAD_SECONDS
     body_pause_seconds = BODY_PAUSE_SECONDS
@@ -59,7 +60,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._take = getattr(self.app, "exchange", None)
+        self._take = getattr(self.app, self.taker, None)
         self.lost = False
         self._in_head = True
         self._fed = 0  # bytes given to the parser since the head began, or since the last piece of a body

@@ -23,6 +23,7 @@ from bff.errors import (
     RouteNotFound,
 )
 from bff.exchange import Body, Disconnected, Exchange, has_body
+from bff.forward_auth import ForwardAuth
 from bff.guard import Guard
 from bff.paths import check_query
 from bff.proxy import Proxy
@@ -71,6 +72,7 @@ class DataPlane:
         table: RouteTable,
         proxies: TrustedProxies,
         proxy: Proxy,
+        forward_auth: ForwardAuth,
         reader: SessionReader,
         refresher: Refresher,
         upstreams: Upstreams,
@@ -94,6 +96,7 @@ class DataPlane:
         self._table = table
         self._proxies = proxies
         self._proxy = proxy
+        self._forward_auth = forward_auth
         self._reader = reader
         self._refresher = refresher
         self._upstreams = upstreams
@@ -118,6 +121,12 @@ class DataPlane:
     def drain(self) -> None:
         """From now on say that we are about to end, to probes and on every connection."""
         self._draining = True
+
+    async def forward_auth(self, exchange: Exchange) -> None:
+        """Answer one request of the listener that is for forward-auth alone."""
+        if self._draining:
+            exchange.keep_alive = False
+        await self._forward_auth.answer(exchange)
 
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""

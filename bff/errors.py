@@ -6,6 +6,7 @@
     ├── SessionNotFound        404  session_not_found
     ├── MethodNotAllowed       405  method_not_allowed      Allow
     ├── CSRFRequired           403  csrf_required
+    ├── ProxyNotTrusted        403  proxy_not_trusted       on the forward-auth listener
     ├── BodyTooLarge           413  body_too_large
     ├── RangeNotSatisfiable    416  range_not_satisfiable   Content-Range
     ├── HeadersTooLarge        431  headers_too_large
@@ -87,6 +88,10 @@ class MethodNotAllowed(PublicError):
 
 class CSRFRequired(PublicError):
     status, code, title = 403, "csrf_required", "Proof of origin needed"
+
+
+class ProxyNotTrusted(PublicError):
+    status, code, title = 403, "proxy_not_trusted", "This proxy is not trusted"
 
 
 class BodyTooLarge(PublicError):

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
@@ -22,10 +23,18 @@ import structlog
 
 from bff.errors import StoreUnavailable
 from bff.outage import Outage
-from bff.provider.renewal import GrantEnded, RefreshFailed, RefreshResult, SameUser, Unrenewable
+from bff.provider.renewal import (
+    GrantEnded,
+    RefreshFailed,
+    RefreshResult,
+    SameUser,
+    Unrenewable,
+    Unverified,
+)
 from bff.sessions.reader import SessionReader
 from bff.sessions.record import SessionRecord, user_hash
 from bff.sessions.store import Lease, Saved, SessionStore
+from bff.sessions.unreleased import UnreleasedLeases
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
 
 log = structlog.get_logger("bff.refresh")
@@ -36,14 +45,26 @@ WAIT_MARGIN_SECONDS = 2.0
 SAVE_SECONDS = 60.0
 _SAVE_AGAIN_SECONDS = 0.1
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.25)
+REST_SECONDS = 0.25
+"""Between two tries to renew a token that is merely due: in a pause not every request asks Redis about it."""
+
+
+class LeaseLost(Exception):
+    """Between the lease and the token request the process stood still, and somebody else may be at it."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(lease.name)
+        self.lease = lease
 
 
 class RefreshingProvider(Protocol):
     """The provider as this module sees it."""
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult: ...
+    def refresh(self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None]) -> RefreshResult: ...
 
     def revoke(self, tokens: TokenSet) -> None: ...
+
+    def discard(self, tokens: TokenSet) -> None: ...
 
 
 class Refresher:
@@ -71,6 +92,8 @@ class Refresher:
         self._deadline = provider_deadline
         self._lease_seconds = provider_deadline + LEASE_MARGIN_SECONDS
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
+        self._resting: set[str] = set()
+        self._unreleased = UnreleasedLeases(store.release, pool, self._lease_seconds)
         self._outage = outage
 
     def ready(self, record: SessionRecord) -> TokenSet | None:
@@ -81,7 +104,7 @@ class Refresher:
         outcome = self._judge(record)
         if outcome is None:
             return None
-        if outcome.due:
+        if outcome.due and record.key not in self._resting:
             self._fly(record)
         return outcome.tokens
 
@@ -116,6 +139,7 @@ class Refresher:
         """Wait for the refreshes under way: a redeemed token must be saved before the process ends."""
         while self._flights:
             await asyncio.wait(list(self._flights.values()))
+        self._unreleased.stop()
 
     def _judge(self, record: SessionRecord) -> Usable | None:
         return judge(record.tokens, self._clock(), self._leeway, _jitter(record))
@@ -131,15 +155,17 @@ class Refresher:
 
     def _landed(self, key: str, flight: asyncio.Task[Outcome]) -> None:
         self._flights.pop(key, None)
+        self._resting.add(key)
+        flight.get_loop().call_later(REST_SECONDS, self._resting.discard, key)
+        self._unreleased.begin()
         if not flight.cancelled() and (error := flight.exception()) is not None:
             reason = error.reason if isinstance(error, StoreUnavailable) else type(error).__name__
             log.error("refresh_failed", reason=reason)
 
     async def _refresh(self, record: SessionRecord) -> Outcome:
-        owner = secrets.token_hex(8)
         until = time.monotonic() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
-            lease = await self._attempt(record, owner)
+            lease = await self._attempt(record)
             if not isinstance(lease, Lease):
                 return lease
             if lease is Lease.GONE:
@@ -156,9 +182,10 @@ class Refresher:
             record = newer
         return self._judge(record) or TryLater()
 
-    async def _attempt(self, record: SessionRecord, owner: str) -> Outcome | Lease:
+    async def _attempt(self, record: SessionRecord) -> Outcome | Lease:
         """Try to lease and redeem in the pool. However long that takes, the lease does not run out while
         this process lives: discovery, keys and a slow save count, too."""
+        owner = secrets.token_hex(8)
         loop = asyncio.get_running_loop()
         job = loop.run_in_executor(self._pool, self._lease_and_redeem, record, owner)
         while True:
@@ -170,56 +197,97 @@ class Refresher:
 
     def _lease_and_redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         """In one job: a lease that waited for a thread could run out before its redeem begins."""
-        lease = self._store.lease(record, owner, self._lease_seconds)
+        asked_at = _seconds()
+        lease = self._lease(record, owner)
         if lease is not Lease.YOURS:
             return lease
         if wait := self._outage.wait():
             return self._pause(record, owner, wait)
-        return self._redeem(record, owner)
+        try:
+            return self._redeem(record, owner, partial(self._check_lease, record, owner, asked_at))
+        except LeaseLost as error:
+            return error.lease
 
-    def _redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
+    def _lease(self, record: SessionRecord, owner: str) -> Lease:
+        try:
+            return self._store.lease(record, owner, self._lease_seconds)
+        except StoreUnavailable:  # it may be ours all the same, and nobody would know
+            self._unreleased.add(record, owner, 0)
+            raise
+
+    def _check_lease(self, record: SessionRecord, owner: str, asked_at: float) -> None:
+        """Right before the token request: where so much time has passed that the lease could run out before
+        the provider's deadline (keys that came late, a process that was stopped), ask for it again."""
+        while _seconds() - asked_at > self._lease_seconds - self._deadline:
+            asked_at = _seconds()
+            lease = self._lease(record, owner)
+            if lease is not Lease.YOURS:
+                raise LeaseLost(lease)
+
+    def _redeem(self, record: SessionRecord, owner: str, before: Callable[[], None]) -> Outcome | Lease:
         """With the lease in hand, which says that `record` holds the newest tokens: redeem and save."""
-        result = self._provider.refresh(record.tokens, partial(_is_user_of, record))
+        result = self._provider.refresh(record.tokens, partial(_is_user_of, record), before)
         if isinstance(result, RefreshFailed):
-            pause = self._outage.failed(outage=result.outage)
-            log.error("refresh_failed", reason=result.reason, next_try_seconds=pause)
-            return self._pause(record, owner, pause)
+            return self._pause(record, owner, self._failed(result.reason, outage=result.outage))
+        if isinstance(result, Unverified):
+            pause = self._failed("the refreshed ID token is signed with an unknown key", outage=False)
+            return self._save(record, owner, result.tokens, pause)
         self._outage.over()
         if isinstance(result, GrantEnded):
-            return self._grant_ended(record)
+            return self._grant_ended(record, owner)
         if isinstance(result, Unrenewable):
             log.error("refresh_refused", reason=result.reason)
-            return self._save(record, owner, msgspec.structs.replace(record.tokens, refresh_token=None))
-        return self._save(record, owner, result.tokens)
+            kept = msgspec.structs.replace(record.tokens, refresh_token=None)
+            outcome = self._save(record, owner, kept, pause_after_refresh(kept))
+            if result.tokens is not None:
+                self._provider.discard(result.tokens)
+            return outcome
+        return self._save(record, owner, result.tokens, pause_after_refresh(result.tokens))
+
+    def _failed(self, reason: str, *, outage: bool) -> float:
+        """Note a failure; for how long the session is to be left alone."""
+        pause = self._outage.failed(outage=outage)
+        log.error("refresh_failed", reason=reason, next_try_seconds=pause)
+        return pause
 
     def _pause(self, record: SessionRecord, owner: str, seconds: float) -> Outcome:
         self._release(record, owner, seconds)
         return self._judge(record) or TryLater(_whole(seconds))
 
-    def _grant_ended(self, record: SessionRecord) -> Outcome | Lease:
+    def _grant_ended(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         if not self._store.end_if_current(record):
+            self._release(record, owner, 0)
             return Lease.NEWER  # not these tokens' session any more: look again
         log.warning("session_ended", reason="invalid_grant")
         return LoginRequired()
 
-    def _save(self, record: SessionRecord, owner: str, tokens: TokenSet) -> Outcome:
+    def _save(self, record: SessionRecord, owner: str, tokens: TokenSet, pause: float) -> Outcome | Lease:
         """Keep what the provider gave, for as long as it takes: the old refresh token is used up."""
-        until = time.monotonic() + SAVE_SECONDS
-        while True:
-            try:
-                saved = self._store.save_tokens(record, tokens)
-                break
-            except StoreUnavailable:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(_SAVE_AGAIN_SECONDS)
+        saved = self._save_tokens(record, tokens)
         if saved is Saved.GONE:  # signed out meanwhile: sign-out wins, and nothing stays valid
             self._revoke(record, tokens)
             return LoginRequired()
-        self._release(record, owner, pause_after_refresh(tokens))
+        self._release(record, owner, pause)
+        if saved is Saved.NEWER:  # go on with what has been saved; to revoke ours could end that, too
+            return Lease.NEWER
         if tokens.usable(self._clock()):
             return Usable(tokens)
-        return TryLater() if tokens.refresh_token else LoginRequired()
+        return TryLater(_whole(pause)) if tokens.refresh_token else LoginRequired()
+
+    def _save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
+        until, unanswered = time.monotonic() + SAVE_SECONDS, False
+        while True:
+            try:
+                saved = self._store.save_tokens(record, tokens)
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                unanswered = True
+                time.sleep(_SAVE_AGAIN_SECONDS)
+            else:
+                if saved is Saved.NEWER and not unanswered:  # or they may well be these
+                    log.error("refresh_not_saved", reason="other tokens have been saved meanwhile")
+                return saved
 
     def _revoke(self, record: SessionRecord, tokens: TokenSet) -> None:
         """What came for a session that has ended meanwhile; not where a new sign-in took its place, whose
@@ -234,8 +302,9 @@ class Refresher:
     def _release(self, record: SessionRecord, owner: str, pause: float) -> None:
         try:
             self._store.release(record, owner, pause)
-        except StoreUnavailable as error:  # it runs out by itself
+        except StoreUnavailable as error:  # it would run out by itself, but others wait for it
             log.warning("lease_not_released", reason=error.reason)
+            self._unreleased.add(record, owner, pause)
 
 
 def _is_user_of(record: SessionRecord, issuer: str, subject: str) -> bool:
@@ -245,6 +314,11 @@ def _is_user_of(record: SessionRecord, issuer: str, subject: str) -> bool:
 def _jitter(record: SessionRecord) -> float:
     """A fixed number from 0 to 1 for each token set: sessions made together refresh at different times."""
     return zlib.crc32(f"{record.key} {record.generation}".encode()) / 0xFFFFFFFF
+
+
+def _seconds() -> float:
+    """From any beginning; where the system can tell, the time in which the machine slept counts, too."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _whole(seconds: float) -> int:

@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ import uvicorn
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.util import parse_address
 from uvicorn_worker import UvicornWorker
 
 from bff.answers import CommonHeaders
@@ -34,20 +36,44 @@ _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not w
 log = structlog.get_logger("bff.server")
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which on SIGTERM goes on for a while, so that whoever sends requests here can hear
-    that it will end; only then the listener closes and what is under way is finished."""
+def _nothing() -> None: ...
 
-    def __init__(self, config: uvicorn.Config, drain_seconds: float, announce: Callable[[], object]) -> None:
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which on SIGTERM goes on for a while, so that whoever sends requests here can hear
+    that it will end; only then the listener closes and what is under way is finished.
+
+    A listener may have another protocol than the rest. What accepts a connection decides who answers on it:
+    addresses, which could look alike, do not.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain_seconds: float = 0.0,
+        announce: Callable[[], object] = _nothing,
+        side: Mapping[Any, type[Protocol]] | None = None,
+    ) -> None:
+        """`announce` is called on SIGTERM, `drain_seconds` before the listeners close. `side` are the
+        listening sockets that have a protocol of their own."""
         super().__init__(config)
         self._drain_seconds = drain_seconds
         self._announce = announce
+        self._side = side or {}
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        await super().startup([sock for sock in sockets or [] if sock not in self._side])
+        for sock, protocol in self._side.items():
+            listener = await self._loop.create_server(
+                partial(protocol, self.config, self.server_state, self.lifespan.state),
+                sock=sock,
+                backlog=self.config.backlog,
+            )
+            self.servers.append(listener)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._loop is None:
@@ -65,6 +91,8 @@ class Worker(UvicornWorker):
     """One process of the server."""
 
     drain_seconds = 0.0
+    side: Mapping[tuple[str, int], type[Protocol]] = {}
+    """By the address that they were made for, listeners with a protocol of their own."""
 
     CONFIG_KWARGS = {
         "loop": "uvloop",
@@ -87,20 +115,30 @@ class Worker(UvicornWorker):
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = _Server(self.config, self.drain_seconds, getattr(self.wsgi, "drain", _nothing))
+        server = Server(
+            self.config,
+            drain_seconds=self.drain_seconds,
+            announce=getattr(self.wsgi, "drain", _nothing),
+            side=self._side_listeners(),
+        )
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _side_listeners(self) -> dict[Any, type[Protocol]]:
+        """Sockets that a service manager hands over are no configured ones: better none than a wrong one."""
+        found = {sock: self.side[sock.cfg_addr] for sock in self.sockets if sock.cfg_addr in self.side}
+        if len(found) != len(self.side):
+            log.error("not_started", reason="the listeners are not the configured ones")
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        return found
 
     async def callback_notify(self) -> None:
         """Now and then: end with the arbiter, or a restarted one would find the address in use."""
         if os.getppid() != self.ppid:
             signal.raise_signal(signal.SIGTERM)
         await super().callback_notify()
-
-
-def _nothing() -> None: ...
 
 
 class _PlainLogger(Logger):
@@ -135,19 +173,25 @@ def serve(
     max_header_bytes: int = DEFAULT_HEADER_BYTES,
     secure: bool = False,
     drain_seconds: float = 0.0,
+    side: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
-    may have a method `drain`, which is called `drain_seconds` before the listener closes.
+    may have a method `drain`, which is called `drain_seconds` before the listener closes. `side` are other
+    addresses to listen on, each with the name of the method that takes the exchanges that come there.
 
-    Raises OSError, before anything is started, where the address cannot be listened on.
+    Raises OSError, with the address as its `filename`, before anything is started, where it cannot be
+    listened on.
     """
-    _probe(bind)
+    side = side or {}
+    for address in (bind, *side):
+        _probe(address)
     Protocol.max_header_bytes = max_header_bytes
     Protocol.common = CommonHeaders(secure=secure)
     Worker.drain_seconds = drain_seconds
-    log.info("starting", server=name, address=bind, workers=workers)
+    Worker.side = {parse_address(address): _protocol(taker) for address, taker in side.items()}
+    log.info("starting", server=name, address=bind, workers=workers, **{v: k for k, v in side.items()})
     options = {
-        "bind": [bind],
+        "bind": [bind, *side],
         "workers": workers,
         "worker_class": Worker,
         "logger_class": _PlainLogger,
@@ -170,4 +214,12 @@ def _probe(bind: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, int(port)))
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, bind) from None
+
+
+def _protocol(taker: str) -> type[Protocol]:
+    """The protocol of a listener whose exchanges go to another method of the application."""
+    return type("SideProtocol", (Protocol,), {"taker": taker})

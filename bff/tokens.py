@@ -85,10 +85,10 @@ def judge(tokens: TokenSet, now: float, leeway: float, jitter: float) -> Usable 
 
 
 def pause_after_refresh(tokens: TokenSet) -> float:
-    """Seconds in which a session is not refreshed again: 5, or a quarter of a shorter lifetime.
+    """Seconds in which a session is not refreshed again: 5, or a quarter of a shorter lifetime, but 1 s.
 
     A provider whose clock is off hands out tokens that look expired; it must not be hammered for it.
     """
     if tokens.expires_at is None:
         return 5.0
-    return max(0.0, min(5.0, (tokens.expires_at - tokens.obtained_at) / 4))
+    return max(1.0, min(5.0, (tokens.expires_at - tokens.obtained_at) / 4))

@@ -185,6 +185,7 @@ class FakeProvider:
     delay: float = 0
     redeemed: list[str | None] = field(default_factory=list)
     revoked: list[TokenSet] = field(default_factory=list)
+    discarded: list[TokenSet] = field(default_factory=list)
     began: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     same_user: SameUser | None = None
@@ -193,8 +194,11 @@ class FakeProvider:
     def __post_init__(self) -> None:
         self.go_on.set()
 
-    def refresh(self, tokens: TokenSet, same_user: SameUser) -> RefreshResult:
+    def refresh(
+        self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None] = lambda: None
+    ) -> RefreshResult:
         """Redeem a refresh token, after the delay and once `go_on` is set."""
+        before()
         with self._lock:
             self.redeemed.append(tokens.refresh_token)
             number = len(self.redeemed)
@@ -207,6 +211,10 @@ class FakeProvider:
     def revoke(self, tokens: TokenSet) -> None:
         """Note that these tokens were revoked."""
         self.revoked.append(tokens)
+
+    def discard(self, tokens: TokenSet) -> None:
+        """Note that these tokens, which nobody has held, were revoked."""
+        self.discarded.append(tokens)
 
 
 def renewing(clock: Callable[[], float], *, lives: float = 300) -> Callable[[TokenSet, int], RefreshResult]:

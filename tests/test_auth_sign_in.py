@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,10 +13,13 @@ from urllib.parse import quote, urlencode
 import pytest
 from structlog.testing import capture_logs
 
+from bff.attempts import Attempt, Attempts
+from bff.sealing import Keyring, new_key, parse_key
 from tests.support.browser import CSRF, Browser, error_page
 from tests.support.client import query_of
 from tests.support.provider import ABSENT, CLIENT_ID, HTML, Reply, scripted_provider
 from tests.support.stack import Stack, Store, running, store
+from tests.support.wire import until
 
 
 @pytest.fixture(scope="module")
@@ -512,3 +516,24 @@ def test_a_sign_in_that_cannot_begin_is_audited(module_store: Store) -> None:
             assert error_page(stack.browser().get("/bff/login"), 400) == "client_refused"
         (record,) = [line for line in lines if line["event"] == "sign_in_failed"]
         assert record["reason"] == "pushed request: invalid_client"
+
+
+def test_when_a_sign_in_began_is_told_by_redis_clock(module_store: Store) -> None:
+    """The same clock for all machines, once this one has asked for it; to begin a sign-in asks nobody."""
+    key = new_key()
+    with running(module_store, secret_keys=key) as stack:
+        stack.clock.ahead = 900
+        attempts = Attempts(Keyring([parse_key(key)]), stack.clock, prefix="bff-")
+
+        def begun() -> Attempt:
+            browser = stack.browser()
+            browser.get("/bff/login")
+            (found,) = (attempts.open(name, value) for name, value in browser.cookies.items())
+            assert found is not None
+            return found
+
+        assert begun().began_at is None
+        assert until(lambda: stack.browser().get("/health/ready").status == 200)
+        told = begun()
+        assert told.started_at == pytest.approx(time.time() + 900, abs=5)
+        assert told.began_at == pytest.approx(time.time(), abs=5)

@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from bff.sealing import Keyring, new_key, parse_key
+from bff.sessions.lifetime import Lifetime
+from bff.sessions.record import Codec, Meta
+from bff.sessions.store import SessionStore
+from bff.tokens import TokenSet
 from tests.support.browser import Browser, error_page
 from tests.support.provider import ABSENT, CLIENT_ID, SUBJECT, Reply, rsa_key, sign
 from tests.support.stack import Stack, Store, running, store
@@ -88,8 +93,6 @@ def test_ended_already(stack: Stack) -> None:
 
 def test_a_key_that_was_rotated_out(module_store: Store) -> None:
     """Sessions that began under an older key of ours are found by their sid, too."""
-    from bff.sealing import new_key
-
     old, new = new_key(), new_key()
     with running(module_store, secret_keys=old) as stack:
         browser = sign_in(stack, sid="one")
@@ -101,6 +104,22 @@ def test_a_key_that_was_rotated_out(module_store: Store) -> None:
         ) as later:
             assert accepted(call(later, sid="one", sub=ABSENT))
         assert not alive(browser)
+
+
+def test_a_session_of_an_earlier_version(module_store: Store) -> None:
+    """Sessions that were written with the whole hash of their sid end by it, too."""
+    key = new_key()
+    with running(module_store, secret_keys=key) as stack, module_store.client() as client:
+        keyring, now = Keyring([parse_key(key)]), stack.clock()
+        hashes = keyring.fingerprints("provider sid", f"{stack.provider.issuer} one".encode())
+        sessions = SessionStore(
+            client, Codec(keyring, stack.settings.redis_prefix), Lifetime(1800, 28800), stack.clock
+        )
+        tokens = TokenSet(access_token="x", obtained_at=now, expires_at=now + 300)
+        sessions.begin("0" * 64, Meta(now, now, "user", tuple(hashes)), tokens, {})
+        assert len(stack.sessions()) == 1
+        assert accepted(call(stack, sid="one", sub=ABSENT))
+        assert stack.sessions() == []
 
 
 def test_a_token_is_used_once(stack: Stack) -> None:

@@ -6,6 +6,7 @@ import base64
 import errno
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 import bff.serving
 from bff import __version__
 from bff.cli import main
+from tests.support.stack import free_port
 from tests.test_settings import BASE
 
 API = {"API_ISSUER": "https://issuer.example", "API_CLIENT_IDS": "client"}
@@ -165,6 +167,41 @@ def test_a_good_configuration_is_served(
     result = run(command, **environ)
     assert (result.exit_code, result.output) == (0, "")
     assert [call["bind"] for call in served] == [bind]
+
+
+SIDE = BASE | {"BFF_FORWARD_AUTH_BIND": "127.0.0.1:7004", "BFF_TRUSTED_PROXIES": "127.0.0.1/32"}
+
+
+def test_the_forward_auth_listener_is_served(served: list[dict[str, Any]]) -> None:
+    """It is there where it is configured, and nowhere else."""
+    assert run("serve", **SIDE).exit_code == 0
+    assert run("serve", **BASE).exit_code == 0
+    assert [call["side"] for call in served] == [{"127.0.0.1:7004": "forward_auth"}, {}]
+
+
+@pytest.mark.parametrize("missing", ["BFF_TRUSTED_PROXIES", "an address of its own"])
+def test_a_forward_auth_listener_that_must_not_be(missing: str, served: list[dict[str, Any]]) -> None:
+    """Without proxies to trust, or on the public address, nothing is started."""
+    if missing == "BFF_TRUSTED_PROXIES":
+        environ = {name: value for name, value in SIDE.items() if name != missing}
+    else:
+        environ = SIDE | {"BFF_BIND": "0.0.0.0:7004"}
+    result = run("serve", **environ)
+    assert result.exit_code == 2
+    assert "BFF_FORWARD_AUTH_BIND must" in result.stderr
+    assert not served
+
+
+def test_the_forward_auth_port_in_use() -> None:
+    """The setting that is named is that of the listener in question."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = run(
+            "serve", **SIDE | {"BFF_FORWARD_AUTH_BIND": bind, "BFF_BIND": f"127.0.0.1:{free_port()}"}
+        )
+    assert result.exit_code == 1
+    assert f"cannot listen on {bind}" in result.stderr
+    assert "BFF_FORWARD_AUTH_BIND" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bff.cli import main
+from bff.errors import StoreUnavailable
 from bff.sealing import new_key
+from bff.sessions.record import SessionRecord
+from bff.sessions.store import SessionStore
 from tests.support.browser import Browser, error_page
 from tests.support.provider import SUBJECT, Reply
 from tests.support.stack import Stack, Store, environment, running, store
@@ -61,6 +64,41 @@ def test_list_one_user_as_json(stack: Stack) -> None:
     assert (row["user"], row["address"]) == ("bob@example.com", "127.0.0.1")
     assert json.loads(bff(stack, "list", "--user", "nobody", "--json").stdout) == []
     assert bff(stack, "list", "--user", "nobody").stdout == "no sessions\n"
+
+
+def test_sessions_that_do_not_open(stack: Stack) -> None:
+    """Sealed under a key that is missing: operators see them, count them and end them all the same."""
+    alice, bob = sign_in(stack), sign_in(stack, "bob")
+    for command in (("list", "--json"), ("list", "--user", "bob", "--json")):
+        rows = json.loads(bff(stack, *command, BFF_SECRET_KEYS=new_key()).stdout)
+        assert {row["user"] for row in rows} == {"(does not open)"}
+        assert len(rows) == (2 if command[1] == "--json" else 1)
+        assert all(row["created"].startswith("20") for row in rows)
+    assert "(does not open)" in bff(stack, "list", BFF_SECRET_KEYS=new_key()).stdout
+    done = bff(stack, "revoke", rows[0]["id"], BFF_SECRET_KEYS=new_key())
+    assert (done.exit_code, done.stdout) == (0, "ended 1 session\n")
+    assert (bob.api("/bff/user").status, alice.api("/bff/user").status) == (401, 200)
+    assert bff(stack, "revoke", "--all", BFF_SECRET_KEYS=new_key()).stdout == "ended 1 session\n"
+    assert stack.provider.count("revoke") == 0, "their tokens do not open, either"
+
+
+def test_what_ended_is_revoked_whatever_happens_next(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis fails after the first of three: the command fails, and the tokens of that one are revoked."""
+    for _ in range(3):
+        sign_in(stack)
+    end, ended = SessionStore.end, list[str]()
+
+    def once(self: SessionStore, name: str) -> SessionRecord | None:
+        if ended:
+            raise StoreUnavailable(reason="Redis: ConnectionError")
+        ended.append(name)
+        return end(self, name)
+
+    monkeypatch.setattr(SessionStore, "end", once)
+    done = bff(stack, "revoke", "--user", SUBJECT)
+    assert (done.exit_code, "the sessions cannot be reached" in done.stderr) == (1, True)
+    assert stack.provider.count("revoke") == 2, "and those of the one of which it is not known"
+    assert len(stack.sessions()) == 2
 
 
 def test_what_users_chose_does_not_steer_the_terminal(stack: Stack) -> None:

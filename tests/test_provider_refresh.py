@@ -15,6 +15,7 @@ from bff.provider.renewal import (
     RefreshFailed,
     RefreshResult,
     Unrenewable,
+    Unverified,
 )
 from bff.tokens import TokenSet
 from tests.support.client import begin, client_of, query_of, sign_in, token_set
@@ -138,11 +139,16 @@ KEPT: list[Reply] = [
     Reply(delay=1.5),
     Reply(500, b"["),
     Reply(400, b"[" * 100_000),
-]
-ANSWERED: list[Reply] = [
     Reply(200, b"{}", {"Content-Type": "text/html"}),
     Reply(200, {}),
     Reply(200, b"[]"),
+    Reply(200, {"status": "maintenance"}),
+    Reply(200, {"access_token": None, "token_type": "Bearer"}),
+    Reply(200, {"error": "invalid_grant"}),
+    Reply(302, {"error": "invalid_grant"}, {"Location": "/elsewhere"}),
+    Reply(400, {"error": None}),
+]
+ANSWERED: list[Reply] = [
     Reply(200, b""),
     Reply(200, b'{"access_token": "x", "token_type": "bea'),
     Reply(200, b"[" * 100_000),
@@ -152,6 +158,8 @@ ANSWERED: list[Reply] = [
     Reply(200, {"access_token": "x", "token_type": ["Bearer"]}),
     Reply(200, {"access_token": "", "token_type": "Bearer"}),
     Reply(200, {"access_token": "x\ny", "token_type": "Bearer"}),
+    Reply(200, {"access_token": "x", "token_type": "Bearer", "error": "server_error"}),
+    Reply(200, {"access_token": "x", "token_type": "Bearer", "error": "invalid_grant"}),
 ]
 
 
@@ -170,7 +178,8 @@ def test_only_invalid_grant_ends(scripted: ScriptedProvider, provider: Provider,
 def test_anything_else_keeps_the_session(
     scripted: ScriptedProvider, provider: Provider, reply: Reply
 ) -> None:
-    """Wrong client, outage, garbage, redirect, hang: the refresh has failed, and was tried once."""
+    """Wrong client, outage, garbage, redirect, hang, a maintenance page in JSON, `invalid_grant` that is no
+    client error: the refresh has failed, and was tried once."""
     scripted.replies["token"] = reply
     result = refresh(provider)
     assert isinstance(result, RefreshFailed)
@@ -181,7 +190,7 @@ def test_anything_else_keeps_the_session(
 
 @pytest.mark.parametrize("reply", ANSWERED, ids=_reply)
 def test_unusable_grant_is_no_failure(scripted: ScriptedProvider, provider: Provider, reply: Reply) -> None:
-    """A token endpoint that said yes has used the refresh token up, whatever it gave: no second redeem."""
+    """A token endpoint that gave a token, or began to, has used the refresh token up: no second redeem."""
     scripted.replies["token"] = reply
     result = refresh(provider)
     assert isinstance(result, Unrenewable)
@@ -211,6 +220,27 @@ def test_failure_that_breaks_off(scripted: ScriptedProvider, provider: Provider,
         headers = {"Content-Type": kind, **reply.headers}
         scripted.replies["token"] = Reply(status, reply.body, headers, drip=reply.drip)
         assert isinstance(refresh(provider), RefreshFailed)
+
+
+@pytest.mark.parametrize("value", [None, ABSENT])
+def test_an_error_that_is_none(scripted: ScriptedProvider, provider: Provider, value: object) -> None:
+    """`"error": null` beside tokens says that there was none."""
+    scripted.token_members["error"] = value
+    refreshed(refresh(provider))
+
+
+def test_before_the_request(scripted: ScriptedProvider, provider: Provider) -> None:
+    """The caller is asked last, when discovery and keys are there; what it raises stops the redeem."""
+    seen = []
+
+    def stop() -> None:
+        seen.append((scripted.count("discovery"), scripted.count("jwks"), scripted.count("token")))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        provider.refresh(token_set(), lambda _issuer, _sub: True, stop)
+    assert seen == [(1, 1, 0)]
+    assert scripted.count("token") == 0
 
 
 @pytest.mark.parametrize("endpoint", ["discovery", "jwks"])
@@ -246,11 +276,45 @@ def test_refreshed_id_token_of_another(
 
 
 def test_refreshed_id_token_of_a_stranger(scripted: ScriptedProvider, provider: Provider) -> None:
-    """A refreshed ID token with a bad signature is refused like one at sign-in."""
+    """A refreshed ID token with a bad signature is believed no more than one at sign-in: nothing that came
+    with it is used. (The keys may be those of yesterday: nothing is lost, either.)"""
     provider.prepare()
     scripted.keys = [rsa_key("stranger")]
     scripted.header["kid"] = "rsa-1"
-    assert isinstance(refresh(provider), Unrenewable)
+    result = refresh(provider)
+    assert isinstance(result, Unverified)
+    assert result.tokens.access_token == "access-old"
+
+
+@pytest.mark.parametrize("rotated", [True, False])
+def test_refreshed_id_token_that_cannot_be_judged(
+    scripted: ScriptedProvider, provider: Provider, *, rotated: bool
+) -> None:
+    """A new signing key, and the JWKS is away or not new yet: what came is not used, and nothing is lost."""
+    provider.prepare()
+    scripted.keys = [rsa_key("rsa-2")]
+    scripted.replies["jwks"] = Reply(500)
+    scripted.token_members["refresh_expires_in"] = 600
+    if not rotated:
+        scripted.token_members["refresh_token"] = ABSENT
+    old = token_set()
+    result = refresh(provider)
+    assert isinstance(result, Unverified), result
+    kept = result.tokens
+    assert kept.access_token == "access-old"
+    assert kept.expires_at == pytest.approx(old.expires_at, abs=5)
+    assert (kept.refresh_token == "refresh-old") is not rotated
+    assert kept.refresh_token in {*scripted.secrets, "refresh-old"}
+    assert kept.refresh_expires_at == pytest.approx(time.time() + 600, abs=5)
+
+
+def test_what_is_refused_is_told(scripted: ScriptedProvider, provider: Provider) -> None:
+    """Tokens of somebody else come back to be revoked."""
+    scripted.claims["sub"] = "somebody-else"
+    result = refresh(provider)
+    assert isinstance(result, Unrenewable)
+    assert result.tokens is not None
+    assert {result.tokens.access_token, result.tokens.refresh_token} < scripted.secrets
 
 
 @pytest.mark.parametrize("value", [7, ["x"], {}, ""])

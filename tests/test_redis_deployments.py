@@ -136,6 +136,12 @@ def deployment(request: pytest.FixtureRequest) -> Deployment:
     return found
 
 
+def cut_off(rig: Rig, user: str, started_at: float) -> bool:
+    """Whether a sign-in that began then would not count."""
+    began_at = rig.store.index.redis_clock.at(started_at)
+    return rig.store.index.is_cut_off([user], began_at=began_at, started_at=started_at)
+
+
 @pytest.mark.usefixtures("unhurried")
 def test_all_that_sessions_need(deployment: Deployment) -> None:
     """The user of docs/redis.md may do everything that sessions need, from sign-in to sign-out, on both
@@ -147,7 +153,7 @@ def test_all_that_sessions_need(deployment: Deployment) -> None:
         assert store.claimed("state")
         record = rig.begin(data={"a": 1})
         assert store.overtake(name, ["one", "two"], 10) == set()
-        assert not store.index.is_cut_off([record.meta.user], rig.clock())
+        assert not cut_off(rig, record.meta.user, rig.clock())
         assert store.load(name) == record
         assert store.peek(name) == record.meta
         rig.clock.advance(100)
@@ -167,9 +173,14 @@ def test_all_that_sessions_need(deployment: Deployment) -> None:
         assert [each.id for each in directory.everybody()] == [name]
         assert not store.end_if_current(record)
         (ended,) = directory.end_user(record.meta.user)
-        assert ended.tokens.access_token == "access-2"
+        assert ended.record is not None
+        assert ended.record.tokens.access_token == "access-2"
         assert rig.read(name) is None
-        assert store.index.is_cut_off([record.meta.user], rig.clock() - 300)
+        assert cut_off(rig, record.meta.user, rig.clock() - 300)
+        pending = store.begin(name, record.meta, record.tokens, {}, pending=True)
+        assert rig.read(name) is None
+        assert store.settle(pending)
+        assert store.end(name) == pending
         assert store.lasting.missing == 0
 
 

@@ -10,12 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from bff.errors import StoreUnavailable
 from bff.outage import Outage
-from bff.provider.renewal import GrantEnded, Refreshed, RefreshFailed, Unrenewable
+from bff.provider.renewal import (
+    GrantEnded,
+    Refreshed,
+    RefreshFailed,
+    RefreshResult,
+    SameUser,
+    Unrenewable,
+    Unverified,
+)
 from bff.refresh import Refresher
 from bff.sessions.record import SessionRecord, digest
 from bff.sessions.store import Lease, Saved, SessionStore
@@ -255,8 +264,9 @@ def test_a_provider_in_trouble_is_not_asked_at_every_request(rig: Rig, age: floa
     assert rig.store.lease(record, "me", 1) is Lease.PAUSE
 
 
-def test_the_pause_grows_and_is_bounded(rig: Rig) -> None:
+def test_the_pause_grows_and_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """2, 4, 8 and then 15 seconds; after a success it begins small again."""
+    monkeypatch.setattr("bff.refresh.REST_SECONDS", 0)
     answers = [True, True, True, True, True, False, True]
     provider = FakeProvider(
         lambda tokens, number: RefreshFailed("503") if answers[number - 1] else Refreshed(tokens)
@@ -267,6 +277,7 @@ def test_the_pause_grows_and_is_bounded(rig: Rig) -> None:
         for failed in answers:
             await refresher.usable(load(rig))
             await refresher.drain()
+            await asyncio.sleep(0.01)
             if failed:
                 pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))
             rig.client.delete(record.key + ":lease")
@@ -317,6 +328,65 @@ def test_after_the_pause_it_is_tried_again(rig: Rig) -> None:
         return await refresher.usable(record)
 
     assert access_token(run(rig, provider, work)) == "access-3"
+
+
+def test_in_a_pause_not_every_request_asks_redis(rig: Rig) -> None:
+    """A token that is merely due: between two tries the requests go on with it and ask nobody."""
+    record, provider, store = aged(rig, DUE), failing(), flaky(rig)
+
+    async def work(refresher: Refresher) -> None:
+        for _ in range(30):
+            assert access_token(await refresher.usable(record)) == "access-1"
+            await asyncio.sleep(0.01)
+        asked = store.leases
+        assert 1 <= asked <= 3
+        await asyncio.sleep(0.3)
+        await refresher.usable(record)
+        await refresher.drain()
+        assert store.leases == asked + 1
+
+    run(rig, provider, work, store=store)
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_an_id_token_that_cannot_be_judged_loses_nothing(
+    rig: Rig, age: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new signing key that is not to be had yet: the new refresh token is kept, the new access token is not
+    used, and after the pause it is tried again; nobody is signed out."""
+    monkeypatch.setattr("bff.refresh.REST_SECONDS", 0)
+    renew = renewing(rig.clock)
+
+    def answer(tokens: TokenSet, number: int) -> RefreshResult:
+        if number == 1:
+            return Unverified(msgspec.structs.replace(tokens, refresh_token="refresh-new"))
+        return renew(tokens, number)
+
+    record, provider = aged(rig, age), FakeProvider(answer)
+
+    async def work(refresher: Refresher) -> tuple[Outcome, Outcome]:
+        first = await refresher.usable(record)
+        await refresher.drain()
+        kept = load(rig)
+        assert (kept.tokens.access_token, kept.tokens.refresh_token) == ("access-1", "refresh-new")
+        assert rig.store.lease(kept, "me", 1) is Lease.PAUSE
+        rig.client.delete(record.key + ":lease")
+        await asyncio.sleep(0.01)
+        second = await refresher.usable(load(rig))
+        await refresher.drain()
+        return first, second
+
+    with capture_logs() as logs:
+        first, second = run(rig, provider, work)
+    assert provider.redeemed == ["refresh-1", "refresh-new"]
+    assert load(rig).tokens.access_token == "access-3"
+    assert provider.revoked == []
+    assert [entry["event"] for entry in logs] == ["refresh_failed"]
+    if age == DEAD:
+        assert first == TryLater(2)
+        assert access_token(second) == "access-3"
+    else:
+        assert access_token(first) == access_token(second) == "access-1"
 
 
 def test_after_a_success_a_session_pauses_too(rig: Rig) -> None:
@@ -413,6 +483,80 @@ def test_a_redeem_that_takes_longer_than_the_lease_keeps_it(
     assert provider.redeemed == ["refresh-1"]
 
 
+class Frozen(FakeProvider):
+    """A process that is stopped between its lease and the token request, while another one is at work."""
+
+    meanwhile: Callable[[], None]
+    asked = 0
+
+    def refresh(
+        self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None] = lambda: None
+    ) -> RefreshResult:
+        def stopped() -> None:
+            self.asked += 1
+            self.meanwhile()
+            before()
+
+        return super().refresh(tokens, same_user, stopped)
+
+
+def test_a_process_that_stood_still_does_not_redeem(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the lease, awake when it has run out and another process has redeemed: it looks again."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    record, provider = aged(rig, DEAD), Frozen(renewing(rig.clock))
+
+    def meanwhile() -> None:
+        time.sleep(0.15)
+        rig.store.save_tokens(record, token_set(rig.clock, "other"))
+        rig.client.delete(record.key + ":lease")
+
+    provider.meanwhile = meanwhile
+    assert access_token(run(rig, provider, lambda refresher: refresher.usable(record))) == "access-other"
+    assert provider.redeemed == []
+    assert provider.asked == 1
+
+
+def test_a_process_that_stood_still_leaves_the_redeem_to_another(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Awake while another process is redeeming: it waits for that one."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    record, provider = aged(rig, DEAD), Frozen(renewing(rig.clock))
+
+    def meanwhile() -> None:
+        time.sleep(0.15)
+        rig.client.set(record.key + ":lease", "another", ex=60)
+
+    provider.meanwhile = meanwhile
+
+    async def work(refresher: Refresher) -> Outcome:
+        waiting = asyncio.create_task(refresher.usable(record))
+        await asyncio.sleep(0.5)
+        rig.store.save_tokens(record, token_set(rig.clock, "other"))
+        return await waiting
+
+    assert access_token(run(rig, provider, work)) == "access-other"
+    assert provider.redeemed == []
+
+
+def test_a_process_whose_keys_came_late_keeps_its_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is asked for again, lasts from then on, and the redeem goes on."""
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    record, provider, store = aged(rig, DEAD), Frozen(renewing(rig.clock)), flaky(rig)
+    left = []
+
+    def answer(tokens: TokenSet, number: int) -> RefreshResult:
+        left.append(rig.client.pttl(record.key + ":lease") / 1000)
+        return renewing(rig.clock)(tokens, number)
+
+    provider.meanwhile, provider.answer = lambda: time.sleep(0.3), answer
+    assert access_token(run(rig, provider, lambda refresher: refresher.usable(record), store=store)) == (
+        "access-2"
+    )
+    assert store.leases == 2
+    assert 5.0 < left[0] <= 5.1
+
+
 # -- answers that end something ---------------------------------------------------------------------
 
 
@@ -438,6 +582,45 @@ def test_invalid_grant_for_replaced_tokens_ends_nothing(rig: Rig, age: float) ->
     outcome = run(rig, FakeProvider(answer), lambda refresher: refresher.usable(record))
     assert access_token(outcome) == ("access-1" if age == DUE else "access-other")
     assert load(rig).tokens.access_token == "access-other"
+
+
+def test_after_a_late_invalid_grant_the_lease_is_free(rig: Rig) -> None:
+    """Other tokens were saved meanwhile: their refresh must not wait for a lease that nobody uses."""
+    record = aged(rig, DEAD)
+
+    def answer(_tokens: TokenSet, _number: int) -> GrantEnded:
+        rig.store.save_tokens(record, token_set(rig.clock, "other"))
+        return GrantEnded()
+
+    run(rig, FakeProvider(answer), lambda refresher: refresher.usable(record))
+    assert rig.store.lease(load(rig), "somebody", 1) is Lease.YOURS
+
+
+def test_tokens_that_came_too_late_are_not_used(rig: Rig) -> None:
+    """Another process has saved its own: these are the session's, and the lease is given back."""
+    record, renew = aged(rig, DEAD), renewing(rig.clock)
+
+    def answer(tokens: TokenSet, number: int) -> RefreshResult:
+        rig.store.save_tokens(record, token_set(rig.clock, "other"))
+        return renew(tokens, number)
+
+    provider = FakeProvider(answer)
+    with capture_logs() as logs:
+        outcome = run(rig, provider, lambda refresher: refresher.usable(record))
+    assert access_token(outcome) == load(rig).tokens.access_token == "access-other"
+    assert [entry["event"] for entry in logs] == ["refresh_not_saved"]
+    assert provider.revoked == [], "at many providers that would end the saved ones, too"
+    assert rig.store.lease(load(rig), "somebody", 1) is Lease.PAUSE
+
+
+@pytest.mark.parametrize("age", [DUE, DEAD])
+def test_what_is_refused_is_revoked(rig: Rig, age: float) -> None:
+    """Tokens of somebody else, which nobody will ever hold, do not stay valid."""
+    strange = token_set(rig.clock, "strange")
+    provider = FakeProvider(lambda _tokens, _number: Unrenewable("sub differs", strange))
+    record = aged(rig, age)
+    run(rig, provider, lambda refresher: refresher.usable(record))
+    assert (provider.revoked, provider.discarded) == ([], [strange])
 
 
 @pytest.mark.parametrize("age", [DUE, DEAD])
@@ -510,12 +693,18 @@ class Flaky(SessionStore):
 
     down = 0
     """So many saves of tokens fail."""
-    release_down = False
+    releases_down = 0
+    answers_lost = 0
+    """So many leases are granted, and nobody hears of it."""
     leases = 0
 
     def lease(self, record: SessionRecord, owner: str, seconds: float) -> Lease:
         self.leases += 1
-        return super().lease(record, owner, seconds)
+        lease = super().lease(record, owner, seconds)
+        if self.answers_lost:
+            self.answers_lost -= 1
+            raise StoreUnavailable(reason="Redis: TimeoutError")
+        return lease
 
     def save_tokens(self, record: SessionRecord, tokens: TokenSet) -> Saved:
         if self.down:
@@ -524,7 +713,8 @@ class Flaky(SessionStore):
         return super().save_tokens(record, tokens)
 
     def release(self, record: SessionRecord, owner: str, pause: float = 0) -> None:
-        if self.release_down:
+        if self.releases_down:
+            self.releases_down -= 1
             raise StoreUnavailable(reason="Redis: ConnectionError")
         super().release(record, owner, pause)
 
@@ -605,12 +795,62 @@ def test_a_store_that_stays_down_is_said_to_the_request(rig: Rig, monkeypatch: p
     assert logs == [{"event": "refresh_failed", "reason": "Redis: ConnectionError", "log_level": "error"}]
 
 
-def test_a_lease_that_could_not_be_released_runs_out_by_itself(rig: Rig) -> None:
-    """The tokens are saved; that is what counts."""
+def test_a_lease_that_could_not_be_released_is_released_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens are saved, that is what counts; and the pause begins once Redis answers again."""
+    monkeypatch.setattr("bff.sessions.unreleased.AGAIN_SECONDS", 0.05)
     record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
-    store.release_down = True
-    outcome = run(rig, provider, lambda refresher: refresher.usable(record), store=store)
+    store.releases_down = 3
+
+    async def work(refresher: Refresher) -> Outcome:
+        outcome = await refresher.usable(record)
+        assert rig.store.lease(load(rig), "me", 1) is Lease.HELD
+        await asyncio.sleep(0.4)
+        assert rig.store.lease(load(rig), "me", 1) is Lease.PAUSE
+        return outcome
+
+    outcome = run(rig, provider, work, store=store)
     assert access_token(outcome) == load(rig).tokens.access_token == "access-2"
+    assert store.releases_down == 0
+
+
+def test_a_lease_whose_answer_was_lost_holds_nobody_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has granted it, and nobody knows: it is given back, and any process can go on."""
+    monkeypatch.setattr("bff.sessions.unreleased.AGAIN_SECONDS", 0.05)
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
+    store.answers_lost, store.releases_down = 1, 1
+
+    async def work() -> Outcome:
+        async with process(rig, provider, store=store) as one, process(rig, provider) as two:
+            with pytest.raises(StoreUnavailable):
+                await one.usable(record)
+            began = time.monotonic()
+            outcome = await two.usable(record)
+            assert time.monotonic() - began < 2
+            return outcome
+
+    assert access_token(asyncio.run(work())) == "access-2"
+    assert provider.redeemed == ["refresh-1"]
+
+
+def test_a_lease_that_cannot_be_given_back_is_left_to_run_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tries for ever: once Redis has forgotten it by itself, it is forgotten here as well."""
+    monkeypatch.setattr("bff.sessions.unreleased.AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
+    store.releases_down = 10_000
+
+    async def work(refresher: Refresher) -> None:
+        await refresher.usable(record)
+        await asyncio.sleep(0.5)
+        left = store.releases_down
+        await asyncio.sleep(0.2)
+        assert store.releases_down == left < 9_999
+
+    run(rig, provider, work, deadline=0.1, store=store)
 
 
 def test_a_browser_that_hangs_up_burns_no_token(rig: Rig) -> None:

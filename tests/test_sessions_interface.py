@@ -50,7 +50,9 @@ class Site:
     def begin(self, current_session: BFFSession, **data: object) -> None:
         """A sign-in."""
         clock = self.rig.clock
-        self.interface.begin(current_session, meta(clock), token_set(clock), data)
+        record = self.interface.begin(current_session, meta(clock), token_set(clock), data)
+        assert self.rig.store.load(digest(str(current_session.sid))) is None, "it is pending"
+        assert self.rig.store.settle(record)
 
 
 @pytest.fixture

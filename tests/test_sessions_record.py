@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Any
 
@@ -19,6 +20,7 @@ from bff.sessions.record import (
     digest,
     logout_sid,
     new_sid,
+    sid_name,
     user_hash,
     well_formed,
 )
@@ -88,6 +90,18 @@ def test_no_two_users_share_a_hash(issuer: str, subject: str, other_issuer: str,
 def test_pairs_that_read_the_same_are_kept_apart() -> None:
     """The boundary between issuer and subject counts."""
     assert user_hash("a b", "c") != user_hash("a", "b c")
+
+
+def test_a_session_of_the_provider_has_a_short_name() -> None:
+    """128 bits of its keyed hash, as base64url; the whole hash of earlier versions counts as the same."""
+    whole = Keyring([KEY]).fingerprints("provider sid", b"one")[0]
+    name = sid_name(whole)
+    assert base64.urlsafe_b64decode(name + "==") == bytes.fromhex(whole)[:16]
+    assert len(name) == 22
+    assert sid_name(name) == name
+    old, new, other = (Meta(1.0, 1.0, "u", sids) for sids in ((whole,), (name,), ("x" * 22,)))
+    assert old.shares_provider_session(new)
+    assert not new.shares_provider_session(other)
 
 
 def test_all_keys_of_a_session_share_a_slot() -> None:

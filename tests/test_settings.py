@@ -78,6 +78,7 @@ def test_defaults_are_those_of_the_reference() -> None:
     assert (settings.provider_timeout_seconds, settings.upstream_timeout_seconds) == (10, 30)
     assert (settings.max_body_bytes, settings.max_header_bytes) == (10_485_760, 65_536)
     assert settings.trusted_proxies == ()
+    assert settings.forward_auth_bind is None
     assert (settings.log_level, settings.log_format) == ("info", "json")
     assert settings.redirect_uri == "https://app.example.com/bff/callback"
 
@@ -105,6 +106,10 @@ BAD = [
     ("BFF_BIND", "bücher:5003"),
     ("BFF_BIND", "\udcff:5003"),
     ("BFF_BIND", "a\0b:5003"),
+    ("BFF_FORWARD_AUTH_BIND", ""),
+    ("BFF_FORWARD_AUTH_BIND", "5004"),
+    ("BFF_FORWARD_AUTH_BIND", "127.0.0.1:5004"),  # without BFF_TRUSTED_PROXIES
+    ("BFF_FORWARD_AUTH_BIND", "127.0.0.1:5003"),
     ("BFF_LOG_LEVEL", "\udcff"),
     ("BFF_OIDC_CLIENT_SECRET", "s3cr3t\udcff"),
     ("BFF_REDIS_URL", "redis://:s3cr3t@\udcff"),
@@ -688,3 +693,48 @@ def test_settings_are_frozen() -> None:
     """Read once: nothing changes them afterwards."""
     with pytest.raises(ValueError, match="frozen"):
         load(BASE).bind = "0.0.0.0:1"
+
+
+PUBLIC_AND_SIDE = [
+    ("127.0.0.1:5003", "127.0.0.1:5003", False),
+    ("127.0.0.1:5003", "127.0.0.1:05003", False),
+    ("127.0.0.1:5003", "localhost:5003", False),
+    ("localhost:5003", "127.0.0.1:5003", False),
+    ("0.0.0.0:5003", "127.0.0.1:5003", False),
+    ("127.0.0.1:5003", "0.0.0.0:5003", False),
+    ("[::]:5003", "127.0.0.1:5003", False),
+    ("[::1]:5003", "[0:0:0:0:0:0:0:1]:5003", False),
+    ("127.0.0.1:5003", "[::ffff:127.0.0.1]:5003", False),
+    ("127.0.0.1:5003", "127.0.0.1:5004", True),
+    ("0.0.0.0:5003", "0.0.0.0:5004", True),
+    ("192.0.2.1:5003", "127.0.0.1:5003", True),
+    ("[::1]:5003", "127.0.0.1:5003", True),
+]
+
+
+@pytest.mark.parametrize(("public", "side", "good"), PUBLIC_AND_SIDE)
+def test_forward_auth_has_a_listener_of_its_own(public: str, side: str, good: bool) -> None:
+    """On the public listener it would hand tokens to browsers: what is, or could be, the same is refused."""
+    environ = BASE | {"BFF_BIND": public, "BFF_FORWARD_AUTH_BIND": side, "BFF_TRUSTED_PROXIES": "10.0.0.0/8"}
+    if good:
+        assert load(environ).forward_auth_bind == side
+        return
+    (problem,) = problems(environ)
+    assert problem.startswith("BFF_FORWARD_AUTH_BIND must be another address than BFF_BIND")
+
+
+def test_forward_auth_needs_proxies_to_trust() -> None:
+    """Without them nobody could ask; both mistakes are told at once, and a broken list is its own problem."""
+    (problem,) = problems(BASE | {"BFF_FORWARD_AUTH_BIND": "127.0.0.1:5003"})
+    assert "another address than BFF_BIND" in problem
+    assert "must come with BFF_TRUSTED_PROXIES" in problem
+    (problem,) = problems(BASE | {"BFF_FORWARD_AUTH_BIND": "127.0.0.1:5004", "BFF_TRUSTED_PROXIES": "x"})
+    assert problem.startswith("BFF_TRUSTED_PROXIES")
+
+
+@pytest.mark.parametrize(("networks", "told"), [("0.0.0.0/0", 1), ("10.0.0.0/8, ::/0", 1), ("10.0.0.0/8", 0)])
+def test_forward_auth_for_everybody(networks: str, told: int) -> None:
+    """Trusting every address is possible and said to be unwise."""
+    settings = load(BASE | {"BFF_FORWARD_AUTH_BIND": "127.0.0.1:5004", "BFF_TRUSTED_PROXIES": networks})
+    assert len([text for text in settings.warnings if "BFF_FORWARD_AUTH_BIND" in text]) == told
+    assert load(BASE | {"BFF_TRUSTED_PROXIES": networks}).warnings == []

@@ -98,8 +98,9 @@ def test_a_session_ends_when_nothing_can_renew_its_token(token_set: TokenSet, en
 
 @pytest.mark.parametrize(
     ("expires_at", "pause"),
-    [(None, 5), (1300, 5), (1020, 5), (1010, 2.5), (1000, 0), (900, 0)],
+    [(None, 5), (1300, 5), (1020, 5), (1010, 2.5), (1003, 1), (1000, 1), (900, 1)],
 )
 def test_pause_between_refreshes(expires_at: float | None, pause: float) -> None:
-    """Five seconds, or a quarter of a shorter life, and never a negative number."""
+    """Five seconds, or a quarter of a shorter life, and never less than one: `expires_in: 0` is hammered by
+    nobody."""
     assert pause_after_refresh(tokens(expires_at=expires_at)) == pause

@@ -15,6 +15,11 @@ class UnusableAnswer(ValueError):
     """The token endpoint said yes and gave nothing of use: what was to be redeemed is used up."""
 
 
+class NothingGranted(UnusableAnswer):
+    """The answer is 200 and JSON, and there is no access token in it (a maintenance page, an error with the
+    wrong status): what was to be redeemed is as good as before."""
+
+
 class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no types
     """Authlib's client for one exchange, with a reader of our own for what comes back.
 
@@ -23,31 +28,36 @@ class TokenSession(OAuth2Session):  # type: ignore[misc]  # Authlib ships no typ
     """
 
     def parse_response_token(self, response: requests.Response) -> dict[str, Any]:
-        """The answer's members. Raises OAuthError for a refusal, UnusableAnswer for a grant that cannot be
-        read, ValueError for what did not come from a token endpoint (an error page, say)."""
+        """The answer's members. Raises OAuthError for a refusal (RFC 6749 §5.2: with a status of 4xx),
+        UnusableAnswer for a grant that cannot be read, NothingGranted where there is none, ValueError for
+        what did not come from a token endpoint (an error page, say)."""
         if response.status_code >= 500:
             raise ValueError("the provider has failed")
-        granted = is_grant(response)
         try:
             answer = response.json()
         except (ValueError, RecursionError):
-            raise _unreadable("the answer is not JSON", granted=granted) from None
-        if not isinstance(answer, dict):
-            raise _unreadable("the answer is not a JSON object", granted=granted)
-        if "error" in answer:
-            raise OAuthError(error=word(answer["error"]))
+            raise _unreadable(granted=is_grant(response)) from None
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if error is not None and 400 <= response.status_code < 500:
+            raise OAuthError(error=word(error))
         if response.status_code != 200:
             raise ValueError("the answer is neither tokens nor an error")
+        if not isinstance(answer, dict) or answer.get("access_token") is None:
+            raise NothingGranted("the answer is 200 without an access token")
+        if error is not None:  # what was to be redeemed may be used up: no second try
+            raise UnusableAnswer("the answer is both tokens and an error")
         return answer
 
 
 def is_grant(response: requests.Response) -> bool:
-    """Whether the head of an answer says that the request was granted (RFC 6749 §5.1)."""
+    """Whether the head of an answer says that the request was granted (RFC 6749 §5.1): what counts where the
+    rest of it is not to be had."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return response.status_code == 200 and kind == "application/json"
 
 
-def _unreadable(text: str, *, granted: bool) -> ValueError:
+def _unreadable(*, granted: bool) -> ValueError:
+    text = "the answer is not JSON"
     return UnusableAnswer(text) if granted else ValueError(text)
 
 

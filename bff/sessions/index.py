@@ -5,8 +5,11 @@ is looked up when it is read. The cut-off makes "end all sessions" final: a sign
 ends itself when it finds the cut-off, which it looks for after its session has been written. Either it finds
 it, or whoever set it finds the session.
 
+When it began is told by Redis's clock, which all machines share; see `RedisClock`.
+
 A user is `user_hash`; a session of the provider is a keyed hash of its `sid`, and has an index and a cut-off
-in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own.
+in the same way. Index and cut-off of one name lie in one slot of a Cluster, each in a key of its own. In an
+index, sessions are named by the bytes of their digest.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from bff.sessions.errors import StoreErrors
+from bff.sessions.record import is_digest
+from bff.sessions.redis_clock import RedisClock
 from bff.sessions.script import Script
 from bff.tokens import Clock
 
@@ -23,6 +28,13 @@ if TYPE_CHECKING:
     import redis
 
 EVERYBODY = "everybody"
+DIGEST_BYTES = 32
+
+
+def without_sid(user: str) -> str:
+    """The name for the sessions of a user of which no `sid` of the provider is known."""
+    return f"{user} without sid"
+
 
 _ADD = Script("""
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
@@ -39,12 +51,6 @@ return 1
 """)
 
 # With the time of the same server: those of a Cluster have clocks of their own.
-_READ_CUT_OFF = Script("""
-local at = redis.call('GET', KEYS[1])
-if not at then return {} end
-local now = redis.call('TIME')
-return {at, now[1], now[2]}
-""")
 
 
 class UserIndex:
@@ -56,26 +62,27 @@ class UserIndex:
         self._client = client
         self._prefix = prefix
         self._clock = clock
+        self.redis_clock = RedisClock(client, prefix, clock, errors)
 
     def add(self, user: str, session: str, ends_at: float) -> None:
         """Note that the user has this session (a digest), for as long as it can live."""
         with self._errors():
             # Whole seconds: Redis keeps them in a third of the room.
-            args: list[str | int | bytes] = [session, math.ceil(ends_at), repr(self._clock())]
+            args: list[str | int | bytes] = [_member(session), math.ceil(ends_at), repr(self._clock())]
             _ADD.run(self._client, [self._key(user)], args)
 
     def remove(self, user: str, *sessions: str) -> None:
         """Forget sessions that have ended."""
         if sessions:
             with self._errors():
-                self._client.zrem(self._key(user), *sessions)
+                self._client.zrem(self._key(user), *map(_member, sessions), *sessions)
 
-    def of(self, user: str) -> list[str]:
-        """Digests of sessions that the user may have; each must be looked up."""
+    def of(self, user: str) -> dict[str, float]:
+        """Digests of sessions that the user may have, each of which must be looked up; with the end that no
+        one of them outlives."""
         with self._errors():
-            now = repr(self._clock())
-            found = cast("list[bytes]", self._client.zrangebyscore(self._key(user), now, "+inf"))
-        return [name.decode() for name in found]
+            found = self._client.zrangebyscore(self._key(user), repr(self._clock()), "+inf", withscores=True)
+        return {_session(name): score for name, score in cast("list[tuple[bytes, float]]", found)}
 
     def cut_off(self, user: str, seconds: int) -> None:
         """From now on no sign-in of the user (or of EVERYBODY) counts that has begun before; kept for so
@@ -83,24 +90,33 @@ class UserIndex:
         with self._errors():
             _CUT_OFF.run(self._client, [_cut_off_key(self._key(user))], [seconds])
 
-    def is_cut_off(self, names: Iterable[str], began_at: float) -> bool:
-        """Whether a sign-in that began then, by our clock, is too old to count for one of these.
+    def is_cut_off(self, names: Iterable[str], *, began_at: float | None, started_at: float) -> bool:
+        """Whether a sign-in is too old to count for one of these.
 
-        The cut-off is Redis's time, the same for all machines; what our clock differs by is taken out.
+        `began_at` is when it began by Redis's clock. Where the machine on which it began did not know that,
+        it is None, and `started_at` counts: by that machine's own clock, which is taken for as right as ours.
         """
-        return any(self._cut_off_after(self._key(name), began_at) for name in (*names, EVERYBODY))
-
-    def _cut_off_after(self, key: str, began_at: float) -> bool:
+        self.redis_clock.learn()
         with self._errors():
-            found = _READ_CUT_OFF.run(self._client, [_cut_off_key(key)])
-        if not found:
-            return False
-        set_at, seconds, microseconds = map(int, found)
-        ahead = seconds + microseconds / 1e6 - self._clock()
-        return (began_at + ahead) * 1000 <= set_at
+            found = [self._client.get(_cut_off_key(self._key(name))) for name in (*names, EVERYBODY)]
+        set_at = [int(cast("bytes", value)) for value in found if value is not None]
+        if began_at is None:
+            known = self.redis_clock.at(started_at)
+            began_at = started_at if known is None else known
+        return any(began_at * 1000 <= moment for moment in set_at)
 
     def _key(self, user: str) -> str:
         return f"{self._prefix}{{user:{user}}}"
+
+
+def _member(session: str) -> bytes:
+    """How an index names a session: half as long as its digest."""
+    return bytes.fromhex(session) if is_digest(session) else session.encode()
+
+
+def _session(member: bytes) -> str:
+    """The digest of a member; earlier versions wrote it as text."""
+    return member.hex() if len(member) == DIGEST_BYTES else member.decode("ascii", "replace")
 
 
 def _cut_off_key(key: str) -> str:

@@ -131,9 +131,10 @@ class SafeRedisSessionInterface(RedisSessionInterface):
     def begin(
         self, session: BFFSession, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]
     ) -> SessionRecord:
-        """Begin a session under an id that nobody has seen: whatever the browser brought is not adopted."""
+        """Begin a session under an id that nobody has seen: whatever the browser brought is not adopted. It
+        is pending until the store settles it."""
         sid = new_sid()
-        record = self.store.begin(digest(sid), meta, tokens, data)
+        record = self.store.begin(digest(sid), meta, tokens, data, pending=True)
         session.become(sid, record)
         return record
 

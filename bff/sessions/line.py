@@ -52,6 +52,7 @@ class Line(asyncio.Protocol):
         self._loop = loop
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[float, asyncio.Future[Answer]]] = deque()
+        self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.lost = False
@@ -62,11 +63,18 @@ class Line(asyncio.Protocol):
         if self.lost or self._transport is None:
             future.set_exception(RedisConnectionError("the connection is closed"))
             return future
-        self._transport.write(packed)
+        if not self._outbox:  # what is asked in this round of the loop goes out in one piece
+            self._loop.call_soon(self._flush)
+        self._outbox.append(packed)
         self._waiting.append((self._loop.time(), future))
         if self._watch is None:
             self._watch = self._loop.call_later(ANSWER_SECONDS, self._check)
         return future
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self.lost:
+            self._transport.write(b"".join(self._outbox))
+        self._outbox.clear()
 
     def hang_up(self) -> None:
         """Whoever still waits is told that the connection was lost."""

@@ -4,21 +4,29 @@ in one slot of a Cluster."""
 
 from __future__ import annotations
 
+from bff.sessions.record import SessionRecord, milliseconds
 from bff.sessions.script import Script
 
 BEGIN = Script("""
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+if ARGV[1] == '0' then redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+else redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return 1
 """)
 
+# Who slides after a refresh on what it read before knows another end of the refresh token: it may put the
+# session's end later, never earlier. (What is later than it should be is enforced by us on every read.)
 SLIDE = Script("""
 local seen = redis.call('HGET', KEYS[1], 's')
 if not seen then return 0 end
 if tonumber(ARGV[1]) > tonumber(seen) then
   redis.call('HSET', KEYS[1], 's', ARGV[1])
-  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+  local now = redis.call('TIME')
+  local ends = now[1] * 1000 + math.floor(now[2] / 1000) + redis.call('PTTL', KEYS[1])
+  if redis.call('HGET', KEYS[1], 'g') == ARGV[3] or tonumber(ARGV[2]) > ends then
+    redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+  end
 end
 return 1
 """)
@@ -62,7 +70,10 @@ local g = redis.call('HGET', KEYS[1], 'g')
 if not g then return 'gone' end
 if g ~= ARGV[1] then return 'newer' end
 local owner = redis.call('GET', KEYS[2])
-if owner == ARGV[2] then return 'yours' end
+if owner == ARGV[2] then
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  return 'yours'
+end
 if owner == 'pause' then return 'pause' end
 if owner then return 'held' end
 local mine, waited = g .. ' ' .. ARGV[2], g .. ' waited'
@@ -96,6 +107,7 @@ for i = 1, #KEYS do
   if place > 0 then
     for _, name in ipairs(redis.call('LRANGE', KEYS[i], 0, place - 1)) do table.insert(earlier, name) end
   end
+  redis.call('LTRIM', KEYS[i], -100, -1)
 end
 return earlier
 """)
@@ -108,3 +120,8 @@ then redis.call('SET', KEYS[2], 'pause', 'PX', ARGV[2])
 else redis.call('DEL', KEYS[2]) end
 return 1
 """)
+
+
+def slide_arguments(record: SessionRecord, seen: float, end: float) -> list[str | int | bytes]:
+    """Of SLIDE: when the session was seen, and when it ends with these tokens, in seconds."""
+    return [repr(seen), milliseconds(end), record.generation]

@@ -15,6 +15,23 @@ from bff.tokens import TokenSet
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
+_RAW = -15
+_CLAIMS = (
+    "address birthdate gender locale zoneinfo website profile picture middle_name updated_at "
+    "phone_number_verified phone_number groups roles sid acr amr auth_time cognito:groups cognito:username "
+    "nickname family_name given_name preferred_username name email_verified email sub"
+)
+_EXPECTED = msgspec.msgpack.encode(
+    {
+        "claims": [{"type": name, "value": True} for name in _CLAIMS.split()],
+        "hint": "",
+        "browser": "Firefox on Windows Safari on iOS Edge Chrome on Linux macOS Android",
+        "address": "192.168.",
+    }
+)
+"""What the description of a user looks like: what is in here need not be in each session. Never to be
+changed, or sessions that were written before do not open."""
+
 Packed = str | list[bytes] | None
 
 
@@ -90,12 +107,17 @@ def _decode(part: str) -> bytes:
 
 def compress(plain: bytes) -> bytes:
     """What is read seldom, smaller. (Nothing secret and nothing that an attacker chooses share it.)"""
-    return zlib.compress(plain, 9, wbits=-15)
+    work = zlib.compressobj(9, wbits=_RAW, zdict=_EXPECTED)
+    return work.compress(plain) + work.flush()
 
 
 def decompress(packed: bytes) -> bytes:
-    """Raises ValueError."""
+    """What was compressed; also by earlier versions, which expected nothing. Raises ValueError."""
+    work = zlib.decompressobj(_RAW, zdict=_EXPECTED)
     try:
-        return zlib.decompress(packed, wbits=-15)
+        plain = work.decompress(packed)
     except zlib.error:
         raise ValueError("not compressed data") from None
+    if not work.eof or work.unused_data:
+        raise ValueError("not compressed data")
+    return plain

@@ -56,8 +56,8 @@ class SessionReader:
     async def slide(self, record: SessionRecord) -> None:
         """Extend the idle time."""
         now = self._clock()
-        end = milliseconds(self.lifetime.ends_at(record, now))
-        await self._run(lua.SLIDE, [record.key], [repr(now), end])
+        end = self.lifetime.ends_at(record, now)
+        await self._run(lua.SLIDE, [record.key], lua.slide_arguments(record, now, end))
 
     async def renew(self, key: str, owner: str, seconds: float) -> None:
         """Keep a lease for so long from now, if it is still the owner's."""

@@ -54,7 +54,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
 
     def shares_provider_session(self, other: Meta) -> bool:
         """Whether both are known to have begun in one session of the provider: one browser, mostly."""
-        return not set(self.provider_sids).isdisjoint(other.provider_sids)
+        return not set(map(sid_name, self.provider_sids)).isdisjoint(map(sid_name, other.provider_sids))
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
@@ -110,6 +110,14 @@ def user_hash(issuer: str, subject: str) -> str:
     """The name of a user in Redis, SHA-256 as base64url. The length keeps (issuer, subject) pairs apart."""
     name = hashlib.sha256(f"{len(issuer)} {issuer} {subject}".encode()).digest()
     return base64.urlsafe_b64encode(name).rstrip(b"=").decode()
+
+
+def sid_name(fingerprint: str) -> str:
+    """The name of a provider's session in Redis, by its keyed hash in hexadecimal digits: 128 bits of it, as
+    base64url. Such a name stays as it is."""
+    if len(fingerprint) != 64:
+        return fingerprint
+    return base64.urlsafe_b64encode(bytes.fromhex(fingerprint)[:16]).rstrip(b"=").decode()
 
 
 def rfc3339(seconds: float) -> str:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 REPLACED_SECONDS = 300
 """Longer than a refresh can be under way."""
+PENDING_SECONDS = 30
+"""Longer than the questions to Redis between the beginning of a session and its settlement can take."""
 ANSWERED_SECONDS = 5.0
 """What a process that was cut off from Redis gets to save what it has redeemed, before another redeems."""
 
@@ -54,6 +56,14 @@ class Lease(enum.Enum):
     """A refresh ended a moment ago, well or badly; the next one has to wait."""
     GONE = b"gone"
     NEWER = b"newer"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What lies under a digest, live or not. `record` is None where its seals do not open, `meta` where that
+    has been altered, too."""
+
+    meta: Meta | None
+    record: SessionRecord | None
 
 
 class SessionStore:
@@ -85,20 +95,37 @@ class SessionStore:
         with self._errors():
             return self.lasting.run(write, script, keys, args)
 
-    def begin(self, session: str, meta: Meta, tokens: TokenSet, data: Mapping[str, Any]) -> SessionRecord:
-        """Write a new session under its digest."""
+    def begin(
+        self,
+        session: str,
+        meta: Meta,
+        tokens: TokenSet,
+        data: Mapping[str, Any],
+        *,
+        pending: bool = False,
+    ) -> SessionRecord:
+        """Write a new session under its digest.
+
+        One that is `pending` has never been seen: it counts for nobody, can be ended like any other, and is
+        gone in a moment unless it is settled. So a sign-in that fails half-way leaves nothing.
+        """
         key, now, head = self.codec.key(session), self.clock(), msgspec.msgpack.encode(meta)
         record = SessionRecord(key, head, meta, now, 1, tokens, dict(data))
+        seen = repr(0.0 if pending else now)
         sealed = self.codec.seal_tokens(key, head, tokens)
-        fields: list[str | int | bytes] = [b"m", head, b"s", repr(now), b"g", 1, b"t", sealed]
+        fields: list[str | int | bytes] = [b"m", head, b"s", seen, b"g", 1, b"t", sealed]
         for name, value in data.items():
             field = DATA + name.encode()
             fields += [field, self.codec.seal_data(key, field, head, value)]
         for name in (meta.user, *meta.provider_sids):
             self.index.add(name, session, self.lifetime.longest_end(record))
         end = milliseconds(self.lifetime.ends_at(record, now))
-        self._run(lua.BEGIN, [key], [end, *fields])
+        self._run(lua.BEGIN, [key], [PENDING_SECONDS if pending else 0, end, *fields])
         return record
+
+    def settle(self, record: SessionRecord) -> bool:
+        """Let a pending session live; False where it has ended meanwhile."""
+        return self._slide_to(record, record.last_seen, self.lifetime.ends_at(record, record.last_seen))
 
     def load(self, session: str) -> SessionRecord | None:
         """The live session of that digest with all its data; None if it has ended."""
@@ -113,12 +140,27 @@ class SessionStore:
             head = cast("bytes | None", self._client.hget(self.codec.key(session), "m"))
         return None if head is None else self.codec.meta({b"m": head})
 
+    def look(self, session: str) -> Found | None:
+        """What lies under that digest; None where nothing does."""
+        key = self.codec.key(session)
+        with self._errors():
+            fields: dict[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
+        if not fields:
+            return None
+        try:
+            return Found(self.codec.meta(fields), self.codec.read(key, fields))
+        except StoreUnavailable:
+            return Found(self.codec.meta(fields), None)
+
     def slide(self, record: SessionRecord) -> float:
         """Extend the idle time from now; the new end, in seconds since the epoch."""
         now = self.clock()
         end = self.lifetime.ends_at(record, now)
-        self._run(lua.SLIDE, [record.key], [repr(now), milliseconds(end)])
+        self._slide_to(record, now, end)
         return end
+
+    def _slide_to(self, record: SessionRecord, seen: float, end: float) -> bool:
+        return bool(self._run(lua.SLIDE, [record.key], lua.slide_arguments(record, seen, end)))
 
     def save_data(self, record: SessionRecord, changes: Mapping[str, Any]) -> bool:
         """Write changed keys of the Flask session (None deletes one); False where the session is gone."""
@@ -214,6 +256,7 @@ class SessionStore:
         with self._errors():
             self._client.set(key, value, ex=60)
             self._client.get(key)
+        self.index.redis_clock.learn()
 
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:
         record = self.codec.read(key, fields)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 
 from bff.sessions.line import Answer, Line, pack
 
@@ -36,8 +36,7 @@ class Wire:
         self._at_end = at_end
         self._line: Line | None = None
         self._connecting: asyncio.Future[Line] | None = None
-        self._failure: RedisError | None = None
-        self._failed_at = 0.0
+        self._not_before = 0.0
         self._closed = False
 
     def ask(self, *command: bytes | str | int) -> Awaitable[Answer]:
@@ -66,24 +65,26 @@ class Wire:
         if self._line is not None and not self._line.lost:
             return self._line
         if self._connecting is None:
-            loop = asyncio.get_running_loop()
-            if self._failure is not None and loop.time() < self._failed_at + PAUSE_SECONDS:
-                raise type(self._failure)(*self._failure.args)
-            self._connecting = asyncio.ensure_future(self._opens())
+            self._connecting = asyncio.ensure_future(self._open())
             self._connecting.add_done_callback(self._connected)
         return await asyncio.shield(self._connecting)
+
+    async def _open(self) -> Line:
+        pause = self._not_before - asyncio.get_running_loop().time()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        return await self._opens()
 
     def _connected(self, done: asyncio.Future[Line]) -> None:
         self._connecting = None
         if done.cancelled():
             return
-        failure = done.exception()
-        if failure is None:
-            self._line, self._failure = done.result(), None
-            if self._closed:
-                self.hang_up()
-        elif isinstance(failure, RedisError):
-            self._failure, self._failed_at = failure, done.get_loop().time()
+        if done.exception() is not None:
+            self._not_before = done.get_loop().time() + PAUSE_SECONDS
+            return
+        self._line = done.result()
+        if self._closed:
+            self.hang_up()
 
     def hang_up(self) -> None:
         """For good. Whoever still waits is told that the connection was lost."""

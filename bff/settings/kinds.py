@@ -38,6 +38,25 @@ def _bind(value: str) -> str:
     return value
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two listen addresses are, or could be, the same: names count as any address of that port."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    if int(port) != int(other_port):
+        return False
+    addresses = [_address(host), _address(other_host)]
+    return any(address is None or address.is_unspecified for address in addresses) or (
+        addresses[0] == addresses[1]
+    )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def _url(value: str) -> str:
     """An absolute http(s) URL in the form that browsers write: lower case, no default port."""
     try:

@@ -21,6 +21,7 @@ from bff.settings.kinds import (
     Seconds,
     SecretKeys,
     Text,
+    overlap,
     split,
 )
 from bff.settings.redis_url import RedisAddress, parse_redis_url
@@ -35,7 +36,7 @@ class Settings(BaseModel):
     env: Literal["production", "development"] = "production"
     bind: Bind = "127.0.0.1:5003"
     public_url: Origin
-    workers: Annotated[int, Field(gt=0, le=4096)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    workers: Annotated[int, Field(gt=0, le=100_000)] = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
     oidc_client_id: Text
     oidc_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
@@ -66,8 +67,9 @@ class Settings(BaseModel):
     static_dir: Folder | None = None
     csp: Text | None = None
     trusted_proxies: Annotated[tuple[Network, ...], split(",")] = ()
+    forward_auth_bind: Bind | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
+    drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -99,12 +101,15 @@ class Settings(BaseModel):
     @property
     def warnings(self) -> list[str]:
         """What can be used but will not do what its author seems to expect, a sentence each."""
-        return [
+        found = [
             f"BFF_ROUTES[{number}][response_headers] names {name}, which never passes to browsers"
             for number, route in enumerate(self.routes)
             for name in route.response_headers
             if never_back(name.lower().encode())
         ]
+        if self.forward_auth_bind and any(network.prefixlen == 0 for network in self.trusted_proxies):
+            found.append("BFF_TRUSTED_PROXIES names every address: anybody may ask BFF_FORWARD_AUTH_BIND")
+        return found
 
     @property
     def keys(self) -> list[bytes]:
@@ -176,6 +181,20 @@ class Settings(BaseModel):
         paths = [route.path for route in value]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"has two routes with the path {', '.join(twice)}")
+        return value
+
+    @field_validator("forward_auth_bind")
+    @classmethod
+    def _a_listener_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        wrong = []
+        if "bind" in info.data and overlap(value, info.data["bind"]):
+            wrong.append("must be another address than BFF_BIND: there, browsers would be given tokens")
+        if info.data.get("trusted_proxies") == ():  # missing where a network is malformed
+            wrong.append("must come with BFF_TRUSTED_PROXIES: the proxies that may ask there")
+        if wrong:
+            raise ValueError("; and ".join(wrong))
         return value
 
     @field_validator("static_dir")

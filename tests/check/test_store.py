@@ -123,10 +123,10 @@ def test_a_user_with_few_rights(setup: Setup, server: redis.Redis) -> None:
 
 
 def test_the_rights_that_the_page_names(setup: Setup, server: redis.Redis) -> None:
-    """docs/troubleshooting.md gives a user enough, and with the last two all is told."""
-    page = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
-    [rights] = re.findall(r"`(~bff:\* [^`]*)`", page.read_text())
-    acl(server, f"SETUSER app on >app-password resetkeys resetchannels -@all {rights}")
+    """docs/redis.md gives a user enough, and with two more all is told."""
+    page = Path(__file__).parents[2] / "docs" / "redis.md"
+    [rights] = re.findall(r"^ACL SETUSER bff on >PASSWORD (.*)$", page.read_text(), re.MULTILINE)
+    acl(server, f"SETUSER app on >app-password {rights}")
     use(setup, server, "app:app-password@")
     assert setup.says("ok", "redis", "written, read and deleted")
     acl(server, "SETUSER app +info +config|get")

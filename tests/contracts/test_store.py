@@ -173,6 +173,29 @@ def test_a_late_slide_does_not_shorten_a_session(rig: Rig) -> None:
     assert expires_in(rig, record.key) == pytest.approx(IDLE, abs=1)
 
 
+@pytest.mark.parametrize("how", ["slide", "slide_if_due"])
+def test_a_late_slide_does_not_end_a_refreshed_session(rig: Rig, how: str) -> None:
+    """Who read before a refresh knows an earlier end of the refresh token: the new one counts."""
+    old = rig.begin(tokens=token_set(rig.clock, refresh_expires_at=rig.clock() + 90))
+    rig.store.save_tokens(old, token_set(rig.clock, "2", refresh_expires_at=rig.clock() + 900))
+    rig.clock.advance(61)
+    if how == "slide":
+        rig.store.slide(old)
+    else:
+        rig.slide_if_due(old)
+    assert load(rig).last_seen == rig.clock()
+    assert rig.client.pttl(old.key) / 1000 == pytest.approx(900, abs=5)
+
+
+def test_a_late_slide_counts_as_a_visit(rig: Rig) -> None:
+    """The idle time begins anew, whichever tokens the visitor has read."""
+    old = rig.begin()
+    rig.store.save_tokens(old, token_set(rig.clock, "2"))
+    rig.clock.advance(IDLE - 10)
+    rig.store.slide(old)
+    assert expires_in(rig, old.key) == pytest.approx(IDLE, abs=1)
+
+
 def test_a_slide_never_rolls_tokens_back(rig: Rig) -> None:
     """A request that read before a refresh slides after it: the new tokens stay."""
     old = rig.begin()
@@ -244,6 +267,19 @@ def test_saving_tokens_changes_nothing_else(rig: Rig) -> None:
     assert load(rig).last_seen == record.last_seen
     assert load(rig).data == {"a": 1}
     assert expires_in(rig, record.key) == pytest.approx(IDLE - 500, abs=1)
+
+
+def test_a_save_that_reaches_redis_twice_says_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client repeats what went unanswered: the tokens have been saved, and by nobody else."""
+    record, run = rig.begin(), rig.store.lasting.run
+
+    def twice(*arguments: Any) -> Any:
+        run(*arguments)
+        return run(*arguments)
+
+    monkeypatch.setattr(rig.store.lasting, "run", twice)
+    assert rig.store.save_tokens(record, token_set(rig.clock, "2")) is Saved.SAVED
+    assert load(rig).generation == 2
 
 
 # -- end --------------------------------------------------------------------------------------------
@@ -324,6 +360,14 @@ def test_one_owner_at_a_time(rig: Rig) -> None:
     assert rig.store.lease(record, "you", 10) is Lease.HELD
     rig.store.release(record, "me")
     assert rig.store.lease(record, "you", 10) is Lease.YOURS
+
+
+def test_a_lease_that_is_asked_for_again_lasts_from_then_on(rig: Rig) -> None:
+    """Its owner relies on the time that it asked for."""
+    record = rig.begin()
+    rig.store.lease(record, "me", 1)
+    rig.store.lease(record, "me", 60)
+    assert rig.client.pttl(record.key + ":lease") / 1000 == pytest.approx(60, abs=1)
 
 
 def test_only_its_owner_releases_a_lease(rig: Rig) -> None:
@@ -453,9 +497,18 @@ def test_of_overlapping_sign_ins_one_is_last(rig: Rig) -> None:
     assert all(0 < rig.client.ttl(key) <= 60 for key in keys)
 
 
+def test_a_line_is_bounded(rig: Rig) -> None:
+    """However often a browser signs in, its line keeps the last hundred; those before have been ended."""
+    for number in range(150):
+        earlier = rig.store.overtake(str(number), {"x"}, 60)
+        assert len(earlier) == min(number, 100)
+        assert number == 0 or str(number - 1) in earlier
+    assert rig.client.llen(rig.codec.key("overlaps") + ":x") == 100
+
+
 def test_sign_ins_at_the_same_instant_leave_one(rig: Rig) -> None:
     """Of many threads that end whom they overtake, exactly one session is left."""
-    names = [f"{number}" for number in range(12)]
+    names = [digest(f"{number}") for number in range(12)]
     for name in names:
         rig.store.begin(name, meta(rig.clock), token_set(rig.clock), {})
     start = threading.Barrier(len(names))

@@ -62,7 +62,7 @@ def serve_process(
     provider: ScriptedProvider, store_url: str, upstream: ScriptedUpstream, toml: str = "", **settings: str
 ) -> Iterator[ServeProcess]:
     """`bff serve` for the length of a block; `settings` are named as in `BFF_…`, in lower case."""
-    port = free_port()
+    port = int(settings["bind"].rpartition(":")[2]) if "bind" in settings else free_port()
     with TemporaryDirectory() as folder:
         config = Path(folder) / "bff.toml"
         config.write_text(toml.replace("UPSTREAM", upstream.url))

@@ -24,6 +24,7 @@ from bff.app import create_app
 from bff.connection import Protocol
 from bff.dataplane import ASGIApp
 from bff.sealing import Keyring, new_key
+from bff.serving import Server
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
@@ -110,7 +111,13 @@ def free_port() -> int:
 class Served:
     """An ASGI application on the production protocol, in a thread of its own."""
 
-    def __init__(self, listener: socket.socket, app: ASGIApp, protocol: type[Protocol]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        app: ASGIApp,
+        protocol: type[Protocol],
+        side: Mapping[socket.socket, type[Protocol]],
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=protocol,
@@ -124,9 +131,9 @@ class Served:
             log_config=None,
             timeout_graceful_shutdown=2,
         )
-        self._server = uvicorn.Server(config)
-        self._listener = listener
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self._server = Server(config, side=side)
+        self._listeners = [listener, *side]
+        self._thread = threading.Thread(target=self._server.run, args=(self._listeners,), daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -138,7 +145,8 @@ class Served:
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(10)
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         assert not self._thread.is_alive(), "the server did not stop"
 
 
@@ -150,10 +158,19 @@ def serving(
     max_header_bytes: int = 65_536,
     secure: bool = False,
     limits: Mapping[str, float] | None = None,
+    side: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Serve `app` on `listener` for the length of a block; `limits` are the protocol's, in seconds."""
+    """Serve `app` on `listener` for the length of a block; `limits` are the protocol's, in seconds; `side`
+    are other addresses, each with the method of `app` that answers there."""
     members = {"max_header_bytes": max_header_bytes, "common": CommonHeaders(secure=secure), **(limits or {})}
-    served = Served(listener, app, type("Protocol", (Protocol,), members))
+    protocol = type("Protocol", (Protocol,), members)
+    beside = {
+        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))): type(
+            "SideProtocol", (protocol,), {"taker": taker}
+        )
+        for address, taker in (side or {}).items()
+    }
+    served = Served(listener, app, protocol, beside)
     served.start()
     try:
         yield
@@ -258,6 +275,7 @@ def running(
                 max_header_bytes=loaded.max_header_bytes,
                 secure=loaded.secure,
                 limits=limits,
+                side={loaded.forward_auth_bind: "forward_auth"} if loaded.forward_auth_bind else None,
             )
         )
         yield Stack(port, loaded, provider, upstream, store, clock)

@@ -53,7 +53,7 @@ class Wire:
         headers = []
         while (text := self.file.readline().decode("latin-1").rstrip("\r\n")) != "":
             name, _, value = text.partition(":")
-            headers.append((name, value.strip()))
+            headers.append((name.lower(), value.strip()))
         return Request(method, target, headers, self.number)
 
     def body(self, request: Request) -> bytes:
