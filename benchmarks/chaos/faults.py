@@ -15,6 +15,8 @@ ON_THE_WAY_SECONDS = 3.0
 DOWN_SECONDS = 2.0
 FROZEN_SECONDS = 3.0
 NOTHING: frozenset[Kind] = frozenset()
+LATE = frozenset({Kind.PROVIDER})
+"""A refresh fails, or takes longer than the provider's deadline, and the old token is dead."""
 CUT = frozenset({Kind.RESET, Kind.PROVIDER})
 """A process died: its answers break off, and sessions whose refresh it held wait for their lease to end."""
 STORE = frozenset({Kind.STORE, Kind.PROVIDER})
@@ -106,19 +108,19 @@ async def _failing_provider(stage: Stage) -> None:
 WORKER = Fault("a worker is killed", _kill_worker, CUT)
 NODE = Fault("a node is killed", _kill_node, CUT | {Kind.REFUSED})
 REDIS = Fault("Redis is killed", _kill_redis, STORE)
-PROVIDER = Fault("the provider is killed", _kill_provider, frozenset({Kind.PROVIDER}))
+PROVIDER = Fault("the provider is killed", _kill_provider, LATE)
 FAULTS = (
     WORKER,
     NODE,
     REDIS,
     PROVIDER,
     Fault("the API is killed", _kill_api, frozenset({Kind.API})),
-    Fault("a worker stands still, 3 s", _freeze_worker, NOTHING),
-    Fault("a worker stands still beyond its lease", _freeze_worker_long, frozenset({Kind.PROVIDER})),
-    Fault("a node stands still, 3 s", _freeze_node, NOTHING),
+    Fault("a worker stands still, 3 s", _freeze_worker, LATE),
+    Fault("a worker stands still beyond its lease", _freeze_worker_long, LATE),
+    Fault("a node stands still, 3 s", _freeze_node, LATE),
     Fault("Redis stands still, 3 s", _freeze_redis, STORE),
-    Fault("the provider stands still beyond its deadline", _freeze_provider, frozenset({Kind.PROVIDER})),
+    Fault("the provider stands still beyond its deadline", _freeze_provider, LATE),
     Fault("the API stands still, 3 s", _freeze_api, NOTHING),
     Fault("the provider is slow", _slow_provider, NOTHING),
-    Fault("the provider answers 503", _failing_provider, frozenset({Kind.PROVIDER})),
+    Fault("the provider answers 503", _failing_provider, LATE),
 )

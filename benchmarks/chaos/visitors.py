@@ -103,7 +103,7 @@ class Visitors:
 
     async def sign_in(self, number: int) -> None:
         """So many sessions, one after the other: the ledger numbers them in the same order."""
-        self.enter("calm")
+        self.enter("signing in")
         port = self._stage.nodes[0].port
         cookies = await asyncio.to_thread(session_cookies, port, "bff", number)
         self._tasks = [
