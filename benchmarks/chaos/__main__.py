@@ -76,7 +76,7 @@ def _say(line: str) -> None:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # which asyncio turns into an orderly end
 
 
 if __name__ == "__main__":

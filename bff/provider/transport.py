@@ -57,8 +57,8 @@ class BoundedAdapter(HTTPAdapter):
                 raise AnswerBroken(type(error).__name__, response=response) from error
             finally:
                 response.close()
-        # An answer without a length seems to end where the connection is cut. Any other is whole, however late
-        # we were to read it: a process that stood still must not throw away what it has redeemed.
+        # An answer without a length seems to end where the connection is cut. Any other is whole, however
+        # late we read it: a process that stood still must not throw away what it has redeemed.
         if watchdog.bit and not _tells_its_end(response):
             raise AnswerBroken("it took too long", response=response)
         return response
