@@ -23,7 +23,7 @@ SHOWN = ("cores", "CPU", "memory", "kernel", "load before", "Python", "Redis")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try, print. 1 where a promise was broken, or nothing could be tried."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, _leave)
     machine = describe()
     try:
         found = asyncio.run(run(_effort(options), _say, options.logs))
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for each in found:
         print(f"\n## A grace period of {each.grace} s\n\n{table(each)}\n\n{summary(each)}")
     told = {name: machine[name] for name in SHOWN if name in machine} | {
