@@ -30,7 +30,7 @@ class Effort:
     """The provider's grace period, and the faults that are tried with it."""
 
 
-FULL = Effort(30, 0.4, 3, patient=True, rounds=((60, FAULTS), (0, FAULTS)))
+FULL = Effort(24, 0.4, 5, patient=True, rounds=((60, FAULTS), (0, FAULTS)))
 QUICK = Effort(10, 0.25, 2, patient=False, rounds=((60, (WORKER, REDIS)), (0, (WORKER, NODE, PROVIDER))))
 MOST_SECONDS = 40.0
 Say = Callable[[str], None]

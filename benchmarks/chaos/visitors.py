@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from benchmarks.chaos.front import leave_no_trace
 from benchmarks.chaos.stage import Stage
 from benchmarks.proxy.programs import CannotMeasure
 from benchmarks.proxy.signing_in import cookies_for, sign_in
@@ -171,6 +172,7 @@ async def ask(port: int, origin: str, cookie: str) -> tuple[Kind, str]:
 
 async def _exchange(port: int, origin: str, cookie: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    leave_no_trace(writer)
     try:
         host = origin.partition("://")[2]
         lines = (
