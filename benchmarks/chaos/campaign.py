@@ -67,7 +67,7 @@ async def _round(stage: Stage, effort: Effort, grace: int, faults: Sequence[Faul
     visitors = Visitors(stage, pause=effort.pause)
     await visitors.sign_in(effort.sessions)
     try:
-        await visitors.all_served(time.monotonic(), MOST_SECONDS)
+        await visitors.all_served(time.monotonic() + TOKEN_SECONDS, MOST_SECONDS)
         visitors.phases.clear()  # nothing is promised of the time in which the provider was exchanged
         visitors.enter("no fault")
         await visitors.all_served(time.monotonic() + 2 * TOKEN_SECONDS, MOST_SECONDS)

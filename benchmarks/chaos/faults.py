@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from benchmarks.chaos.stage import Stage
+from benchmarks.chaos.stage import TOKEN_SECONDS, Stage
 from benchmarks.chaos.visitors import Kind
 from benchmarks.proxy.programs import Program
 
@@ -92,9 +92,9 @@ async def _freeze_api(stage: Stage) -> None:
 
 
 async def _slow_provider(stage: Stage) -> None:
-    """Within its deadline: a third of it each way."""
+    """So long takes half of a token's life: it arrives half spent, and the next refresh is due at once."""
     usual = stage.front.there, stage.front.back
-    stage.front.there = stage.front.back = stage.deadline / 3
+    stage.front.there = stage.front.back = TOKEN_SECONDS / 4
     try:
         await asyncio.sleep(5)
     finally:
@@ -121,6 +121,6 @@ FAULTS = (
     Fault("Redis stands still, 3 s", _freeze_redis, STORE),
     Fault("the provider stands still beyond its deadline", _freeze_provider, LATE),
     Fault("the API stands still, 3 s", _freeze_api, NOTHING),
-    Fault("the provider is slow", _slow_provider, NOTHING),
+    Fault("the provider takes 1.5 s", _slow_provider, NOTHING),
     Fault("the provider answers 503", _failing_provider, LATE),
 )

@@ -45,10 +45,13 @@ def summary(round_: Round) -> str:
     if round_.repeats:
         lines += ["", "Sent again:", "", *_counted(each.cause for each in round_.repeats)]
     if round_.ended:
+        causes = Counter((each.lost.phase, each.cause) for each in round_.ended)
         lines += ["", "Lost:", ""]
-        lines += [
-            f"- session {e.lost.session}, {e.lost.phase}: {e.cause or 'NO CAUSE'}" for e in round_.ended
-        ]
+        for (phase, cause), number in causes.items():
+            names = ", ".join(
+                str(e.lost.session) for e in round_.ended if (e.lost.phase, e.cause) == (phase, cause)
+            )
+            lines.append(f"- {number} × {phase}: {cause or 'NO CAUSE'} (sessions {names})")
     if round_.notes:
         lines += ["", "Noticed:", "", *(f"- {each}" for each in round_.notes)]
     if round_.broken:
