@@ -16,6 +16,7 @@ from bff.errors import (
     SessionExpired,
     StoreUnavailable,
 )
+from bff.metrics import Metrics
 from bff.refresh import Refresher
 from bff.rejections import Rejections
 from bff.request import RequestHead
@@ -54,6 +55,7 @@ class Access:
         step_up: Callable[[int], str],
         rejections: Rejections,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         """`cookie` is the session cookie's name. `step_up` gives the parameter of `/bff/login` that brings
         about a sign-in not older than so many seconds."""
@@ -64,6 +66,7 @@ class Access:
         self._step_up = step_up
         self._rejections = rejections
         self._clock = clock
+        self._metrics = metrics
 
     async def grant(self, head: RequestHead, route: Route) -> Grant:
         """What the request may take along on that route. Raises SignInNeeded, StoreUnavailable or
@@ -73,7 +76,9 @@ class Access:
         if route.token == "user_or_client" and head.cookie(self._cookie) is None:
             client = True
         elif not route.anonymous:
-            record = await self._session(head)
+            record = await self.session(head)
+            if route.stream is None:  # a page that opens its streams again and again would never be idle
+                await self._slide(record)
             self._check_age(record, route)
             if not client and route.token != "none":
                 ready = self._refresher.ready(record)
@@ -87,9 +92,18 @@ class Access:
         or is not to be had. Raises SessionExpired where the provider has ended the session meanwhile."""
         if grant.token is None or not self._rejections.worth_renewing(route.upstream, _holder(grant, route)):
             return None
+        try:
+            renewed = await self._renewed(grant, grant.token, route)
+        except SessionExpired:
+            self._metrics.refresh_forced(route.path, "session_ended")
+            raise
+        self._metrics.refresh_forced(route.path, "not_renewed" if renewed is None else "renewed")
+        return renewed
+
+    async def _renewed(self, grant: Grant, refused: str, route: Route) -> Grant | None:
         if grant.record is None or grant.client:
             with suppress(ProviderUnavailable):
-                token = await self._service_tokens.renew(route.scope, route.resource, grant.token)
+                token = await self._service_tokens.renew(route.scope, route.resource, refused)
                 return None if token is None else Grant(token, grant.record, client=True)
             return None
         outcome = await self._refresher.renew(grant.record)
@@ -120,19 +134,27 @@ class Access:
             )
         return outcome.tokens.access_token
 
-    async def _session(self, head: RequestHead) -> SessionRecord:
+    def owner(self, head: RequestHead) -> str | None:
+        """Whose session the request's cookie may be: its public name, which nobody has looked up."""
+        value = head.cookie(self._cookie)
+        return digest(value) if value is not None and well_formed(value) else None
+
+    async def session(self, head: RequestHead) -> SessionRecord:
+        """The live session of a request, which is not extended. Raises SignInNeeded or StoreUnavailable."""
         value = head.cookie(self._cookie)
         if value is None:
             raise NotSignedIn
         record = await self._reader.load(digest(value)) if well_formed(value) else None
         if record is None:
             raise SessionExpired
+        return record
+
+    async def _slide(self, record: SessionRecord) -> None:
         if self._reader.slide_due(record):
             try:
                 await self._reader.slide(record)
             except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
                 log.warning("slide_failed", reason=error.reason)
-        return record
 
 
 def _holder(grant: Grant, route: Route) -> str:

@@ -41,8 +41,9 @@ def _is_form(head: RequestHead) -> bool:
     return kind in (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
-def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
-    """The answer for an error: a page if there is a renderer, else problem+json."""
+def error_answer(error: PublicError, render: RenderPage | None, request_id: bytes | None = None) -> Answer:
+    """The answer for an error: a page if there is a renderer, else problem+json. `request_id`
+    lets whoever complains of it say which line of the log is meant."""
     headers = [(name.lower().encode(), value.encode()) for name, value in error.headers]
     if render is None:
         body, kind = problem(error), PROBLEM_JSON
@@ -57,14 +58,16 @@ def error_answer(error: PublicError, render: RenderPage | None) -> Answer:
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
     ]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id))
     return Answer(error.status, headers, body)
 
 
 class CommonHeaders:
     """Adds what every answer carries; what the answer says itself wins."""
 
-    def __init__(self, *, secure: bool) -> None:
-        pairs = security_headers(secure=secure)
+    def __init__(self, *, secure: bool, local: bool = False) -> None:
+        pairs = security_headers(secure=secure, local=local)
         self._always = [(name.lower().encode(), value.encode()) for name, value in pairs]
         self._policy = (b"content-security-policy", DATA_POLICY.encode())
         self._second = 0

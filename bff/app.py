@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,9 @@ from bff import auth, pages, routes
 from bff.access import Access
 from bff.answers import CommonHeaders, error_answer
 from bff.attempts import Attempts, cookie_attributes
+from bff.audit import Audit
 from bff.backchannel import BackChannel
-from bff.dataplane import ASGIApp, DataPlane
+from bff.dataplane import DataPlane
 from bff.errors import (
     BadRequest,
     InternalError,
@@ -28,18 +30,20 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
 from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, page_policy
+from bff.instruments import Instruments, Plane
 from bff.outage import Outage
 from bff.pages import WEB, ErrorPages
 from bff.provider.client import Provider
 from bff.provider.gate import Places, ProviderGate
 from bff.provider.revocation import Revoker
-from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.rejections import Rejections
 from bff.request import Admitted, TrustedProxies
+from bff.routes import RouteTable
 from bff.sealing import Keyring
 from bff.service_tokens import ServiceTokens
 from bff.sessions.connect import connect
@@ -52,6 +56,7 @@ from bff.sessions.store import SessionStore
 from bff.sessions.wiring import wire_to
 from bff.settings import Settings
 from bff.site import Site
+from bff.streams import Streams
 from bff.tokens import Clock
 from bff.upstream import Upstreams
 
@@ -62,26 +67,40 @@ REFRESH_THREADS = 16
 log = structlog.get_logger("bff.app")
 
 
-def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
+def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
     """The whole BFF as one ASGI application. `clock` gives seconds since the epoch."""
     table = routes.build(settings)
     keyring = Keyring(settings.keys)
     codec = Codec(keyring, settings.redis_prefix)
     lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
+    instruments = _instruments(settings, table)
+    proxies = TrustedProxies(settings.trusted_proxies)
+    attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
+    audit = Audit(
+        instruments.metrics,
+        proxies,
+        session_cookie=host_cookie(COOKIE, secure=settings.secure),
+        attempt_prefix=attempt_prefix,
+    )
     address = settings.redis_address
     client = connect(address, connections=CONTROL_THREADS + REFRESH_THREADS)
     store = SessionStore(client, codec, lifetime, clock, replicated=address.replicated)
-    reader = SessionReader(wire_to(address), codec, lifetime, clock)
-    provider = Provider(settings, clock)
+    wire = wire_to(address)
+    reader = SessionReader(instruments.wire(wire), codec, lifetime, clock)
+    provider = Provider(
+        settings, clock, instruments.adapter(settings.provider_timeout_seconds, settings.oidc_ca_file)
+    )
     revoker = Revoker(provider)
     pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
     refresher = Refresher(
         store,
         reader,
-        provider,
+        instruments.provider(provider),
         pool,
         clock,
         Outage(time.monotonic),
+        audit,
+        instruments.metrics,
         leeway=settings.refresh_leeway_seconds,
         provider_deadline=settings.provider_timeout_seconds,
     )
@@ -92,7 +111,6 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
     )
     flask.session_interface = sessions
     directory = Directory(store, store.index)
-    attempt_prefix = host_cookie(COOKIE + "-", secure=settings.secure)
     authentication = auth.Auth(
         provider=provider,
         sessions=sessions,
@@ -107,7 +125,10 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         sessions_per_user=settings.sessions_per_user,
         directory=directory,
         revoker=revoker,
-        back_channel=BackChannel(provider, store, directory, keyring, revoker, clock, settings.oidc_issuer),
+        audit=audit,
+        back_channel=BackChannel(
+            provider, store, directory, keyring, revoker, clock, settings.oidc_issuer, audit
+        ),
     )
     flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(
@@ -120,7 +141,8 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         )
     )
     render_page = ErrorPages(flask)
-    proxies, upstreams = TrustedProxies(settings.trusted_proxies), Upstreams()
+    common = CommonHeaders(secure=settings.secure, local=settings.local)
+    upstreams = Upstreams()
     access = Access(
         cookie=sessions.cookie,
         reader=reader,
@@ -131,28 +153,41 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         step_up=provider.step_up,
         rejections=Rejections(time.monotonic),
         clock=clock,
+        metrics=instruments.metrics,
+    )
+
+    streams = Streams(
+        reader,
+        wire.ask,
+        lifetime,
+        clock,
+        per_session=settings.streams_per_session,
+        per_worker=settings.streams_per_worker,
     )
 
     def release() -> None:
         revoker.finish()
         client.close()
 
-    _answer_errors(flask, render_page)
-    common = CommonHeaders(secure=settings.secure)
-    return DataPlane(
+    _answer_errors(flask, render_page, audit)
+    plane = DataPlane(
         public_url=settings.public_url,
         guard=guard,
         table=table,
         proxies=proxies,
-        proxy=Proxy(
+        proxy=instruments.proxy(
             public_url=settings.public_url,
             access=access,
             proxies=proxies,
             upstreams=upstreams,
             common=common,
+            streams=streams,
             max_body_bytes=settings.max_body_bytes,
         ),
-        forward_auth=ForwardAuth(guard=guard, table=table, proxies=proxies, access=access, common=common),
+        events=Events(access, streams, proxies, common),
+        forward_auth=ForwardAuth(
+            guard=guard, table=table, proxies=proxies, access=access, common=common, audit=audit
+        ),
         reader=reader,
         refresher=refresher,
         upstreams=upstreams,
@@ -163,8 +198,26 @@ def create_app(settings: Settings, clock: Clock = time.time) -> ASGIApp:
         render_page=render_page,
         max_body_bytes=settings.max_body_bytes,
         site=_site(settings),
+        common=common,
+        audit=audit,
         release=release,
     )
+    return instruments.plane(plane)
+
+
+def _instruments(settings: Settings, table: RouteTable) -> Instruments:
+    """What is measured and traced. What nobody asked for is not even imported."""
+    fitted = Instruments()
+    if settings.metrics_bind is not None:
+        from bff.measured import Measuring
+
+        fitted = Measuring(table)
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from bff import tracing
+
+        if tracing.wanted(os.environ) and (exporting := tracing.exporting(os.environ)) is not None:
+            fitted = tracing.Tracing(fitted, table, exporting)
+    return fitted
 
 
 def _logout_later() -> PublicError:
@@ -212,7 +265,7 @@ def _admitted_only(flask: Flask) -> Any:
     return application
 
 
-def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
+def _answer_errors(flask: Flask, render_page: ErrorPages, audit: Audit) -> None:
     """One handler for every error of the control plane."""
 
     def handle(failure: Exception) -> Response:
@@ -222,7 +275,8 @@ def _answer_errors(flask: Flask, render_page: ErrorPages) -> None:
             log.error("request_failed", path=request.path, exc_info=failure)
         else:
             log.info("request_refused", code=error.code, path=request.path, reason=error.reason or None)
-        answer = error_answer(error, render_page if admitted.page else None)
+        audit.refused(error, request.path, admitted.head)
+        answer = error_answer(error, render_page if admitted.page else None, admitted.head.request_id)
         response = Response(answer.body, answer.status)
         for name, value in answer.headers:
             response.headers[name.decode()] = value.decode()

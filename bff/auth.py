@@ -25,6 +25,7 @@ from flask import (
 )
 
 from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts
+from bff.audit import Audit
 from bff.backchannel import BackChannel
 from bff.claims import claim, public
 from bff.errors import (
@@ -91,6 +92,7 @@ class Auth:
     """More than that end the oldest; 0 means no cap."""
     directory: Directory
     revoker: Revoker
+    audit: Audit
     back_channel: BackChannel
 
     def blueprint(self) -> Blueprint:
@@ -170,7 +172,7 @@ class Auth:
         self._refuse_if_cut_off(record, attempt)
         self._end_replaced(record, attempt, cookies)
         self._enforce_cap(record)
-        log.info("signed_in", user=record.meta.user[:16])
+        self.audit.signed_in(record)
         return self._onward(attempt)
 
     def _claim(self, attempt: Attempt) -> None:
@@ -235,6 +237,7 @@ class Auth:
             return
         try:
             for each in self.directory.enforce(record.meta.user, self.sessions_per_user):
+                self.audit.session_revoked(each, "cap")
                 old = each.record
                 if old is not None and not old.meta.shares_provider_session(record.meta):
                     self.revoker.discard(old.tokens)
@@ -259,6 +262,7 @@ class Auth:
             for replaced in {*earlier, *filter(None, [attempt.replaces])} - {name}:
                 store.mark_replaced(replaced)
                 for each in self.directory.end(replaced):
+                    self.audit.session_revoked(each, "replaced")
                     old = each.record
                     if old is not None and old.meta.user != record.meta.user:
                         self.revoker.discard(old.tokens)
@@ -331,6 +335,7 @@ class Auth:
         user, this = mine.user, name == current.digest
         ended = False
         for each in self.directory.end(name, user=user) if is_digest(name) else ():
+            self.audit.session_revoked(each, "revoked")
             ended, old = True, each.record
             if old is not None and (this or not old.meta.shares_provider_session(mine)):
                 self.revoker.soon(old.tokens)
@@ -338,19 +343,17 @@ class Auth:
             raise SessionNotFound
         if this:
             current.vanish()
-        log.info("session_revoked", user=user[:16])
         return _no_content()
 
     def end_others(self) -> Response:
         """End all but this one, and every sign-in of theirs that is under way elsewhere."""
         current = _current()
         mine = current.signed_in().meta
-        user, count = mine.user, 0
-        for each in self.directory.end_others(user, cast("str", current.digest)):
-            count, old = count + 1, each.record
+        for each in self.directory.end_others(mine.user, cast("str", current.digest)):
+            self.audit.session_revoked(each, "revoked")
+            old = each.record
             if old is not None and not old.meta.shares_provider_session(mine):
                 self.revoker.later(old.tokens)
-        log.info("sessions_revoked", user=user[:16], count=count)
         return _no_content()
 
     # -- sign-out -----------------------------------------------------------------------------------
@@ -401,7 +404,7 @@ class Auth:
             raise
         if ended is not None:
             self.revoker.soon(ended.tokens)
-            log.info("signed_out", user=ended.meta.user[:16])
+            self.audit.signed_out(ended)
         return self.provider.sign_out_url(hint, held.tokens if held else None) if signed_in else "/"
 
     def backchannel(self) -> Response:

@@ -8,6 +8,7 @@ from typing import cast
 
 import structlog
 
+from bff.audit import Audit
 from bff.errors import LogoutTokenInvalid, Unavailable
 from bff.provider.client import Provider
 from bff.provider.id_token import LEEWAY_SECONDS
@@ -15,6 +16,7 @@ from bff.provider.revocation import Revoker
 from bff.provider.sign_out import LogoutToken
 from bff.sealing import Keyring
 from bff.sessions.directory import Directory
+from bff.sessions.ending import Reason
 from bff.sessions.record import sid_name, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import Clock
@@ -33,6 +35,7 @@ class BackChannel:
     revoker: Revoker
     clock: Clock
     issuer: str
+    audit: Audit
 
     def logout(self, given: list[str]) -> None:
         """Obey the one logout token of a request. By `sid` one session ends, by `sub` all of the user's; one
@@ -55,10 +58,12 @@ class BackChannel:
             user = user_hash(self.issuer, token.subject) if token.subject else None
             ended = self.directory.end_provider_session(names, user)
         else:
-            ended = self.directory.end_user(user_hash(self.issuer, cast("str", token.subject)))
+            named = user_hash(self.issuer, cast("str", token.subject))
+            ended = self.directory.end_user(named, Reason.PROVIDER)
         count = 0
         for each in ended:
             count += 1
+            self.audit.session_revoked(each, "provider")
             if each.record is not None:
                 self.revoker.discard(each.record.tokens)
         # After the deletion only: had that failed, the same token would have to work once more.

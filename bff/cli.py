@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
+UNUSABLE = "the configuration cannot be used:"
 
 S = TypeVar("S")
 
@@ -41,15 +42,16 @@ main.add_command(cognito)
 
 @main.command()
 @_version
+@click.option("--https", is_flag=True, help="Serve over TLS, with certificates of a local authority.")
 @click.option("--reset", is_flag=True, help="Forget sessions, accounts and keys of earlier runs first.")
-def dev(*, reset: bool) -> None:
+def dev(*, https: bool, reset: bool) -> None:
     """Start the whole local stack: Redis, identity provider, resource API and BFF.
 
     Everything follows from BFF_BIND, API_BIND and IDP_BIND unless it is set. Stop it with Ctrl-C.
     """
     from bff.devstack import run
 
-    sys.exit(run(os.environ, reset=reset))
+    sys.exit(run(os.environ, reset=reset, https=https))
 
 
 @main.command()
@@ -72,6 +74,12 @@ def serve() -> None:
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
 
+    companion = None
+    if settings.metrics_bind is not None:
+        from bff.metrics_server import MetricsServer, census
+
+        companion = MetricsServer(settings.metrics_bind, lambda: census(settings))
+        _run(companion.listen, {settings.metrics_bind: "BFF_METRICS_BIND"})
     side = {settings.forward_auth_bind: "forward_auth"} if settings.forward_auth_bind else {}
 
     _run(
@@ -83,6 +91,9 @@ def serve() -> None:
             max_header_bytes=settings.max_header_bytes,
             drain_seconds=settings.drain_seconds,
             secure=settings.secure,
+            local=settings.local,
+            tls=settings.tls,
+            companion=companion,
             side=side,
         ),
         {settings.bind: "BFF_BIND"} | dict.fromkeys(side, "BFF_FORWARD_AUTH_BIND"),
@@ -99,6 +110,7 @@ def api() -> None:
     from bff.logs import configure
     from bff.resource_api import settings as api_settings
     from bff.serving import serve as run
+    from bff.tls import identity
 
     settings = _load(api_settings.load, api_settings.SettingsError)
     configure(settings.log_level, settings.log_format)
@@ -111,7 +123,13 @@ def api() -> None:
         return WSGIMiddleware(create_app(settings), workers=16)  # type: ignore[arg-type]
 
     _run(
-        lambda: run(factory, name="bff-api", bind=settings.bind, workers=settings.workers),
+        lambda: run(
+            factory,
+            name="bff-api",
+            bind=settings.bind,
+            workers=settings.workers,
+            tls=identity(settings.tls_cert_file, settings.tls_key_file),
+        ),
         {settings.bind: "API_BIND"},
     )
 
@@ -127,6 +145,7 @@ def idp() -> None:
     from bff.dev_idp.storage import open_storage
     from bff.logs import configure
     from bff.serving import serve as run
+    from bff.tls import identity
 
     settings = _load(idp_settings.load, idp_settings.SettingsError)
     _load(lambda _environ: open_storage(settings.state_file).close(), idp_settings.SettingsError)
@@ -140,7 +159,13 @@ def idp() -> None:
         return WSGIMiddleware(create_app(settings), workers=16)  # type: ignore[arg-type]
 
     _run(
-        lambda: run(factory, name="bff-idp", bind=settings.bind, workers=1),
+        lambda: run(
+            factory,
+            name="bff-idp",
+            bind=settings.bind,
+            workers=1,
+            tls=identity(settings.tls_cert_file, settings.tls_key_file),
+        ),
         {settings.bind: "IDP_BIND"},
     )
 
@@ -289,13 +314,19 @@ def _load(load: Callable[[Mapping[str, str]], S], error_type: type[Exception]) -
         return load(os.environ)
     except error_type as error:
         problems: tuple[str, ...] = error.problems  # type: ignore[attr-defined]
-        _fail("the configuration cannot be used:", problems, EXIT_CONFIGURATION)
+        _fail(UNUSABLE, problems, EXIT_CONFIGURATION)
 
 
 def _run(run: Callable[[], None], binds: dict[str, str]) -> None:
     """Run a server; `binds` are its addresses, each with the setting that it comes from."""
+    from bff.tls import FilesRefused
+
     try:
         run()
+    except FilesRefused as error:
+        tls = next(iter(binds.values())).replace("_BIND", "_TLS")
+        problem = f"{tls}_KEY_FILE or {tls}_CERT_FILE is wrong: {error}"
+        _fail(UNUSABLE, (problem,), EXIT_CONFIGURATION)
     except OSError as error:
         bind = error.filename if error.filename in binds else next(iter(binds))
         variable = binds[bind]

@@ -11,7 +11,9 @@ import math
 import re
 from typing import Any
 
+import httptools
 import structlog
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -21,7 +23,9 @@ from uvicorn.protocols.http.httptools_impl import (
 from bff.answers import CommonHeaders, error_answer
 from bff.errors import BadRequest, HeadersTooLarge, PublicError
 from bff.exchange import Exchange
-from bff.request import RequestHead
+from bff.request import RequestHead, new_request_id
+from bff.tunnel import Tunnel
+from bff.websocket import is_handshake
 
 DEFAULT_HEADER_BYTES = 65_536
 HEAD_SECONDS = 30.0
@@ -69,6 +73,10 @@ class Protocol(HttpToolsProtocol):
         self._refusal: PublicError | None = None
         self._owed_until = math.inf  # when the client must have sent what it has begun
         self._watch: asyncio.TimerHandle | None = None
+        self._active: Any = (
+            None  # the exchange that is being answered; self.cycle is the last that was asked for
+        )
+        self._held: bytearray | None = None  # what comes after a request for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -78,21 +86,59 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused before
             return
+        if self._held is not None:
+            self._hold(data)
+            return
         self._fed += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._may_hand_over():
+                self._held = bytearray()
+                self._hold(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
             self._refuse(self._refusal)
+
+    def _may_hand_over(self) -> bool:
+        return getattr(self.cycle, "hand_over", None) is not None
+
+    def _hold(self, data: bytes) -> None:
+        """What follows is no HTTP, or there would be two readings of it (request smuggling): it waits until
+        the upstream has agreed, and is nobody's if it does not."""
+        held: Any = self._held
+        held += data
+        if len(held) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def _hand_over(self, tunnel: Tunnel) -> bytes:
+        held, self._held = bytes(self._held or b""), bytearray()
+        tunnel.browser.transport = self.transport
+        tunnel.ended.add_done_callback(lambda _: self.connection_lost(None))
+        self.transport.set_protocol(tunnel.browser)
+        self.flow.resume_reading()
+        return held
+
+    def shutdown(self) -> None:
+        """The server ends: so do answers that would stay open."""
+        super().shutdown()
+        if self._active is not None and self._active.stop is not None:
+            self._active.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
-        cycle: Any = self.cycle
-        if not self._idle() and getattr(cycle, "stop_when_lost", False):
-            cycle.task.cancel()
+        active = self._active
+        if active is not None and not active.response_complete:
+            active.disconnected = True
+            active.set()
+            if active.stop_when_lost:
+                active.task.cancel()
 
     def on_message_begin(self) -> None:
         if self._take is None:
@@ -177,6 +223,8 @@ class Protocol(HttpToolsProtocol):
             keep_alive=keep_alive,
             persistent=persistent,
         )
+        if persistent and head.has(b"upgrade") and self.parser.should_upgrade() and is_handshake(head):
+            exchange.hand_over, exchange.keep_alive = self._hand_over, False
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(exchange, self.app)
         else:
@@ -187,14 +235,14 @@ class Protocol(HttpToolsProtocol):
         if self._take is None:
             super()._start_asgi_task(cycle, app)
             return
+        self._active = cycle
         cycle.task = task = self.loop.create_task(self._take(cycle))  # type: ignore[attr-defined]
         self.tasks.add(task)
         task.add_done_callback(self._exchanged)
 
     def _exchanged(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        cycle: Any = self.cycle
-        if cycle.task is task and not cycle.response_complete:
+        if self._active.task is task and not self._active.response_complete:
             self.transport.close()  # cut short: the answer must not look whole
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exchange_failed", reason=type(error).__name__, exc_info=error)
@@ -246,11 +294,18 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: PublicError) -> None:
         """Answer and close; where another answer is under way on the connection, only close."""
-        log.info("request_refused", code=error.code, status=error.status, reason=error.detail)
+        request_id = new_request_id()
+        log.info(
+            "request_refused",
+            code=error.code,
+            status=error.status,
+            reason=error.detail,
+            request_id=request_id.decode(),
+        )
         if not self._may_answer():
             self.transport.abort()
             return
-        answer = error_answer(error, None)
+        answer = error_answer(error, None, request_id)
         lines = [STATUS_LINE[answer.status]]
         for name, value in self.common.add(answer.headers, ours=False):
             lines.append(name + b": " + value + b"\r\n")

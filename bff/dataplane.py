@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from bff import websocket
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.audit import Audit
 from bff.errors import (
     BadRequest,
     BodyTooLarge,
@@ -22,15 +24,17 @@ from bff.errors import (
     PublicError,
     RouteNotFound,
 )
+from bff.events import Events
 from bff.exchange import Body, Disconnected, Exchange, has_body
 from bff.forward_auth import ForwardAuth
-from bff.guard import Guard
+from bff.guard import Guard, Proof
+from bff.logs import under_way
 from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
 from bff.request import Admitted, Headers, RequestHead, TrustedProxies
-from bff.routes import ANY_FILE, Endpoint, Route, RouteTable, allow
+from bff.routes import ANY_FILE, EVENTS, Endpoint, Route, RouteTable, allow
 from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
@@ -44,9 +48,16 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_CONTROL_BODY_BYTES = 65_536
 CONTROL_BODY_SECONDS = 30.0
 LIVE, READY = "/health/live", "/health/ready"
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-_ALIVE = Answer(200, _JSON, b'{"status":"ok"}')
-_UNREADY = Answer(503, _JSON, b'{"status":"unavailable"}')
+
+
+def _health(status: int, body: bytes) -> Answer:
+    length = str(len(body)).encode()  # told to HEAD as well
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    return Answer(status, [*headers, (b"cache-control", b"no-store")], body)
+
+
+_ALIVE = _health(200, b'{"status":"ok"}')
+_UNREADY = _health(503, b'{"status":"unavailable"}')
 LIMITED = frozenset({"/bff/login", "/bff/callback"})
 PATIENCE = {
     "/bff/login": None,
@@ -72,6 +83,7 @@ class DataPlane:
         table: RouteTable,
         proxies: TrustedProxies,
         proxy: Proxy,
+        events: Events,
         forward_auth: ForwardAuth,
         reader: SessionReader,
         refresher: Refresher,
@@ -83,6 +95,8 @@ class DataPlane:
         render_page: RenderPage,
         max_body_bytes: int,
         site: Site | None,
+        common: CommonHeaders,
+        audit: Audit,
         release: Callable[[], None],
     ) -> None:
         """`control` is the control plane. `provider_ready` waits until the provider is known, is not
@@ -96,6 +110,7 @@ class DataPlane:
         self._table = table
         self._proxies = proxies
         self._proxy = proxy
+        self._events = events
         self._forward_auth = forward_auth
         self._reader = reader
         self._refresher = refresher
@@ -107,8 +122,9 @@ class DataPlane:
         self._render_page = render_page
         self._max_body_bytes = max_body_bytes
         self._site = site
+        self._audit = audit
         self._release = release
-        self._common = CommonHeaders(secure=origin.scheme == "https")
+        self._common = common
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,6 +140,7 @@ class DataPlane:
 
     async def forward_auth(self, exchange: Exchange) -> None:
         """Answer one request of the listener that is for forward-auth alone."""
+        under_way.set(exchange.head)
         if self._draining:
             exchange.keep_alive = False
         await self._forward_auth.answer(exchange)
@@ -131,6 +148,7 @@ class DataPlane:
     async def exchange(self, exchange: Exchange) -> None:
         """Answer one request."""
         head = exchange.head
+        under_way.set(head)
         if self._draining:
             exchange.keep_alive = False
         entry: Endpoint | Route | None = None
@@ -138,7 +156,7 @@ class DataPlane:
         try:
             # The entry first, but only to know how to say what is wrong.
             path, entry = self._table.resolve(head.path)
-            entry = self._admit(path, entry, head)
+            entry = self._admit(path, entry, exchange)
             if isinstance(entry, Route):
                 self._check_length(head, self._max_body_bytes)
                 exchange.stop_when_lost = True
@@ -154,9 +172,11 @@ class DataPlane:
         else:
             return
         _report(failure, entry, head, cause)
+        self._audit.refused(failure, entry.path if entry else None, head)
         if not exchange.response_started:
             page = is_page(entry, head)
-            self._answer(exchange, error_answer(failure, self._render_page if page else None))
+            answer = error_answer(failure, self._render_page if page else None, head.request_id)
+            self._answer(exchange, answer)
         # Otherwise the connection is closed on an answer that has no end: it must not look whole.
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:
@@ -181,19 +201,29 @@ class DataPlane:
             self._answer(exchange, _ALIVE)
         elif self._draining and path == READY:
             self._answer(exchange, _UNREADY)
+        elif path == EVENTS:
+            exchange.stop_when_lost = True
+            await self._events.answer(exchange)
         elif not (entry.site and await self._from_site(entry, path, exchange)):
             self._check_length(exchange.head, MAX_CONTROL_BODY_BYTES)
             if path in LIMITED:
                 self._rate_limit.check(self._proxies.client_address(exchange.head))
             await self._to_control(entry, path, exchange)
 
-    def _admit(self, path: str, entry: Endpoint | Route | None, head: RequestHead) -> Endpoint | Route:
+    def _admit(self, path: str, entry: Endpoint | Route | None, exchange: Exchange) -> Endpoint | Route:
+        head = exchange.head
         if head.query:
             check_query(head.query)
         if not path.startswith("/health/"):  # a load balancer asks by address
             self._guard.check_host(self._proxies.host(head))
         entry = allow(entry, head.method)
-        self._guard.check_origin(head, entry.proof)
+        proof = entry.proof
+        if isinstance(entry, Route) and entry.stream == "websocket" and websocket.is_handshake(head):
+            if exchange.hand_over is None:
+                raise BadRequest("A WebSocket needs HTTP/1.1.")
+            websocket.check(head)
+            proof = Proof.WEBSOCKET
+        self._guard.check_origin(head, proof)
         return entry
 
     def _check_length(self, head: RequestHead, limit: int) -> None:

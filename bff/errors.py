@@ -11,6 +11,7 @@
     ├── RangeNotSatisfiable    416  range_not_satisfiable   Content-Range
     ├── HeadersTooLarge        431  headers_too_large
     ├── RateLimited            429  rate_limited            Retry-After
+    │   └── TooManyStreams          the same, for streams that stay open
     ├── SignInNeeded           401                          login_url
     │   ├── NotSignedIn             not_signed_in           no session cookie came
     │   ├── SessionExpired          session_expired         one came that opens nothing any more
@@ -132,6 +133,10 @@ class RetryLater(PublicError):
 
 class RateLimited(RetryLater):
     status, code, title = 429, "rate_limited", "Too many sign-ins from this address"
+
+
+class TooManyStreams(RateLimited):
+    title = "Too many open streams"
 
 
 class SignInNeeded(PublicError):
@@ -257,6 +262,10 @@ class Unavailable(RetryLater):
 
 class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "Sessions are out of reach for the moment"
+
+
+class SessionKeyMissing(StoreUnavailable):
+    """A session is sealed under a key that is not configured here: for the operator to mend, at once."""
 
 
 class ProviderUnavailable(Unavailable):

@@ -12,6 +12,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from bff.errors import BodyTooLarge
 from bff.request import Headers, RequestHead
+from bff.tunnel import Tunnel
+
+EVENT_STREAM = b"text/event-stream"
+LEAVE_SECONDS = 1.0
 
 
 class Exchange(RequestResponseCycle):
@@ -21,6 +25,12 @@ class Exchange(RequestResponseCycle):
     task: asyncio.Task[None]
     stop_when_lost = False
     """Whether nothing is to be done any more once the browser has gone: the task is cancelled."""
+    status = 0
+    """Of the answer, once it has begun."""
+    stop: Callable[[], object] | None = None
+    """Ends an answer that would stay open, when the server shuts down."""
+    hand_over: Callable[[Tunnel], bytes] | None = None
+    """Where the request asks for a WebSocket: gives the connection to a tunnel."""
     access_log = False
     default_headers = []
     disconnected = False
@@ -28,6 +38,7 @@ class Exchange(RequestResponseCycle):
     response_started = response_complete = False
     chunked_encoding: bool | None = None
     expected_content_length = 0
+    _events = False  # whether the answer is a stream of events, which may end at any time
     _left: int | None = None  # of the body that Content-Length announces
     _arrival: asyncio.Future[None] | None = None
     _body_told = False  # to the end: all that can come is that the browser goes
@@ -96,6 +107,9 @@ class Exchange(RequestResponseCycle):
         """The head of an answer whose body comes in pieces."""
         if not self.disconnected:
             self.transport.write(self._head(status, headers, None))
+            self._events = any(
+                name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in headers
+            )
             if self._bodiless(status):
                 self.chunked_encoding, self._left = False, 0
 
@@ -103,6 +117,10 @@ class Exchange(RequestResponseCycle):
         """A piece of the body; waits while the browser does not take it."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
+        self.push(piece)
+
+    def push(self, piece: bytes) -> None:
+        """A piece of the body, without waiting."""
         if self.disconnected or not piece:
             return
         if self.chunked_encoding:
@@ -124,12 +142,34 @@ class Exchange(RequestResponseCycle):
             self.transport.write(b"0\r\n\r\n")
         self._complete()
 
+    def leave(self) -> None:
+        """End an answer before its time, and the connection within a moment. A stream of events just ends;
+        anything else must not look whole."""
+        if self.disconnected or self.response_complete:
+            return
+        self.keep_alive = False
+        if self._events and self.chunked_encoding and not self.flow.write_paused:
+            self.end()
+        else:
+            self.transport.close()
+        # A browser that takes nothing would keep what is still to be sent, and its connection.
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.transport.abort)
+
+    def switch(self, headers: Headers, tunnel: Tunnel) -> bytes:
+        """Answer 101 and give the connection to the tunnel; what the browser has sent into it already."""
+        if self.hand_over is None:
+            raise RuntimeError("the request asked for no other protocol")
+        self.keep_alive = True  # to whom it belongs now
+        self.transport.write(self._head(101, headers, None))
+        return self.hand_over(tunnel)
+
     def _bodiless(self, status: int) -> bool:
-        return status in (204, 304) or self.head.method == "HEAD"
+        return status in (101, 204, 304) or self.head.method == "HEAD"
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         """`length` is that of a body that is known whole."""
         self.response_started = True
+        self.status = status
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status][:-2]]
         sized = False

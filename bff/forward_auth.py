@@ -14,6 +14,7 @@ import structlog
 
 from bff.access import Access
 from bff.answers import CommonHeaders, error_answer
+from bff.audit import Audit
 from bff.errors import (
     BadRequest,
     CSRFRequired,
@@ -48,6 +49,7 @@ class ForwardAuth:
         proxies: TrustedProxies,
         access: Access,
         common: CommonHeaders,
+        audit: Audit,
     ) -> None:
         """`proxies` are those that may ask."""
         self._guard = guard
@@ -55,6 +57,7 @@ class ForwardAuth:
         self._proxies = proxies
         self._access = access
         self._common = common
+        self._audit = audit
 
     async def answer(self, exchange: Exchange) -> None:
         """200, with the `Authorization` for the upstream where the route has one; else an error as that of a
@@ -75,7 +78,8 @@ class ForwardAuth:
             exchange.answer(200, self._common.add(headers, ours=True), b"")
             return
         _report(failure, exchange.head, cause)
-        answer = error_answer(failure, None)
+        self._audit.refused(failure, PATH.decode(), told or exchange.head)
+        answer = error_answer(failure, None, exchange.head.request_id)
         headers = answer.headers + _for_proxies(failure, answer.body, told)
         exchange.answer(answer.status, self._common.add(headers, ours=True), answer.body)
 

@@ -22,6 +22,10 @@ class Proof(enum.Enum):
     """For POST the header, or an equal `Origin`, which a form of ours brings; links are judged elsewhere."""
     FETCH_METADATA = "fetch-metadata"
     """The header, or `Sec-Fetch-Site: same-origin` for GET and HEAD: pictures and downloads."""
+    STREAM = "stream"
+    """The header, or `Sec-Fetch-Site: same-origin`, or an equal `Origin`: an EventSource sends no header."""
+    WEBSOCKET = "websocket"
+    """An equal `Origin`, always: neither a preflight nor CORS stands between a page and a WebSocket."""
 
 
 class Guard:
@@ -55,14 +59,22 @@ class Guard:
             site = head.single(b"sec-fetch-site")
             if site != b"same-origin":
                 raise CSRFRequired("The request comes from another site.")
+        if not self._is_shown(head, proof, site):
+            needed = "the Origin of this site" if proof is Proof.WEBSOCKET else "the header X-CSRF: 1"
+            raise CSRFRequired(f"The request needs {needed}.")
+
+    def _is_shown(self, head: RequestHead, proof: Proof, site: bytes | None) -> bool:
+        """Whether the proof is there. `Origin` and `site`, where they came, have been found to be ours."""
+        if proof is Proof.WEBSOCKET:
+            return self.same_origin(head)
         if head.single(b"x-csrf") == b"1":
-            return
-        fetched = proof is Proof.FETCH_METADATA and site == b"same-origin"
-        if not (fetched and head.method in ("GET", "HEAD")):
-            raise CSRFRequired("The request needs the header X-CSRF: 1.")
+            return True
+        if proof is Proof.STREAM:
+            return site == b"same-origin" or self.same_origin(head)
+        return proof is Proof.FETCH_METADATA and site == b"same-origin" and head.method in ("GET", "HEAD")
 
     def same_origin(self, head: RequestHead) -> bool:
-        """Whether a form post comes from a page of ours. `Origin: null` is never ours."""
+        """Whether a form post or a stream comes from a page of ours. `Origin: null` is never ours."""
         return head.single(b"origin") == self._origin
 
 
@@ -114,15 +126,19 @@ def _resolve(segments: list[str]) -> str:
     return "/" + "/".join(kept)
 
 
-def security_headers(*, secure: bool) -> list[tuple[str, str]]:
-    """Headers for every answer, whichever plane gives it."""
+def security_headers(*, secure: bool, local: bool = False) -> list[tuple[str, str]]:
+    """Headers for every answer, whichever plane gives it.
+
+    `local` is a stack on its browser's own machine. HSTS knows no ports (RFC 6797 §8.2): what else runs on
+    localhost would be asked for TLS as well, for a year. There it says only: forget what you were told.
+    """
     headers = [
         ("X-Content-Type-Options", "nosniff"),
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
     ]
     if secure:
-        headers.append(("Strict-Transport-Security", "max-age=31536000"))
+        headers.append(("Strict-Transport-Security", f"max-age={0 if local else 31_536_000}"))
     return headers
 
 

@@ -13,7 +13,7 @@ from bff.settings import never_back
 REQUEST = frozenset(
     b"accept accept-encoding accept-language cache-control content-encoding content-language content-type "
     b"content-length if-match if-modified-since if-none-match if-range if-unmodified-since "
-    b"idempotency-key pragma prefer range user-agent x-requested-with".split()
+    b"idempotency-key last-event-id pragma prefer range user-agent x-requested-with".split()
 )
 
 # Back to the browser, as documented. Set-Cookie, Server, Service-Worker-Allowed, Clear-Site-Data, Refresh
@@ -26,7 +26,6 @@ RESPONSE = frozenset(
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 
 
 def upstream_headers(
@@ -53,7 +52,7 @@ def upstream_headers(
         (b"x-forwarded-proto", origin[0]),
         (b"x-forwarded-host", origin[1]),
         (b"x-forwarded-prefix", b"/"),  # nothing of the path is taken off
-        (b"x-request-id", request_id(head)),
+        (b"x-request-id", head.request_id),
         *trace_context(head),
     ]
     if token is not None:
@@ -96,6 +95,8 @@ def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
 def trace_context(head: RequestHead) -> Headers:
     """The caller's place in a distributed trace where it is one, else the beginning of a new one (W3C Trace
     Context §3.2, §4.3)."""
+    if head.trace is not None:
+        return head.trace
     parent = head.single(b"traceparent")
     if parent is not None and _TRACEPARENT.match(parent):
         state = b",".join(head.values(b"tracestate"))
@@ -103,11 +104,3 @@ def trace_context(head: RequestHead) -> Headers:
         return [(b"traceparent", parent), *known]
     trace, span = random.getrandbits(128) or 1, random.getrandbits(64) or 1
     return [(b"traceparent", b"00-%032x-%016x-00" % (trace, span))]
-
-
-def request_id(head: RequestHead) -> bytes:
-    """The caller's request id where it is harmless, else a new one: it has to be unique, not secret."""
-    given = head.single(b"x-request-id")
-    if given is not None and _REQUEST_ID.match(given):
-        return given
-    return b"%032x" % random.getrandbits(128)

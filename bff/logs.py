@@ -1,28 +1,54 @@
-"""Logging: structured lines on standard error, JSON or text, for our events and the libraries' alike."""
+"""Logging: structured lines on standard error, JSON or text, for our events and the libraries' alike.
+
+Each line of a request carries its id. A request only says here that it is under way; nothing is computed
+unless there is something to log.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 import structlog
+
+
+class Identified(Protocol):
+    """A request that has an id."""
+
+    @property
+    def request_id(self) -> bytes: ...
+
+
+under_way: ContextVar[Identified | None] = ContextVar("request", default=None)
+"""The request that is being answered here, or that set off what is being done."""
 
 _QUIET = ("authlib", "urllib3", "requests", "asyncio", "gunicorn.access", "uvicorn.access")
 """These say too much below a warning: Authlib logs the PKCE verifier, urllib3 addresses with queries."""
 
 
+_listeners: list[Callable[[str], object]] = []
+
+
+def listen(listener: Callable[[str], object] | None) -> None:
+    """From now on tell `listener` alone (or nobody) the name of each warning or error of ours that is
+    logged, even where the level keeps it out of the log."""
+    _listeners[:] = [] if listener is None else [listener]
+
+
 def configure(level: str, form: str) -> None:
     """Send everything to standard error. `form` is "json" or "text"."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _identify,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_empty,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[_tell, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -50,6 +76,20 @@ def configure(level: str, form: str) -> None:
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _identify(_logger: Any, _method: str, event: Any) -> Any:
+    request = under_way.get()
+    if request is not None:
+        event.setdefault("request_id", request.request_id.decode("ascii"))
+    return event
+
+
+def _tell(_logger: Any, method: str, event: Any) -> Any:
+    if method not in ("debug", "info"):
+        for listener in _listeners:
+            listener(event["event"])
+    return event
 
 
 def _drop_empty(_logger: Any, _method: str, event: Any) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
+
 from bff.provider.client import Provider
 from bff.provider.revocation import Revoker
 from bff.sealing import Keyring
@@ -17,6 +19,8 @@ from bff.sessions.record import Codec, is_digest, rfc3339, user_hash
 from bff.sessions.store import SessionStore
 from bff.settings import Settings
 from bff.tokens import TokenSet
+
+log = structlog.get_logger("bff.audit")
 
 _COLUMNS = ("id", "user", "created", "last_seen", "ends", "browser", "address")
 DOES_NOT_OPEN = "(does not open)"
@@ -80,6 +84,8 @@ class Operations:
                 if each.record is not None:
                     held.append(each.record.tokens)
         finally:
+            if count:
+                log.warning("sessions_revoked", by="operator", count=count)
             if held:
                 self._revoke(held)
         return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 from bff.access import Access, Grant
@@ -11,7 +12,17 @@ from bff.headers import response_headers, upstream_headers
 from bff.location import POINTERS, Pointing
 from bff.request import RequestHead, TrustedProxies
 from bff.routes import Route
+from bff.sockets import probe_when_quiet
+from bff.streaming import held_open
+from bff.streams import Streams
+from bff.tunnel import Tunnel
 from bff.upstream import Response, Upstreams
+from bff.websocket import answer_headers, is_handshake
+from bff.websocket import request_headers as handshake_headers
+
+STREAM_IDLE_SECONDS = 3600.0
+"""The longest pause of a stream. An API need not send signs of life; whether its host is still there is asked
+in another way."""
 
 
 class Proxy:
@@ -25,6 +36,7 @@ class Proxy:
         proxies: TrustedProxies,
         upstreams: Upstreams,
         common: CommonHeaders,
+        streams: Streams,
         max_body_bytes: int,
     ) -> None:
         origin = urlsplit(public_url)
@@ -34,19 +46,34 @@ class Proxy:
         self._proxies = proxies
         self._upstreams = upstreams
         self._common = common
+        self._streams = streams
         self._max_body_bytes = max_body_bytes
         self._pointings: dict[str, Pointing] = {}
 
     async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
         """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
         head = exchange.head
-        grant = await self._access.grant(head, route)
+        if route.stream is None:
+            await self._answer(route, path, exchange, await self._access.grant(head, route))
+            return
+        # What anybody may open is counted by address: a cookie that nobody looks up is easily invented.
+        owner = None if route.anonymous else self._access.owner(head)
+        with self._streams.place(owner or self._proxies.client_address(head)):
+            grant = await self._access.grant(head, route)
+            with held_open(exchange, self._streams, grant.record):
+                await self._answer(route, path, exchange, grant)
+
+    async def _answer(self, route: Route, path: str, exchange: Exchange, grant: Grant) -> None:
+        head = exchange.head
         body = Body(exchange.receive, self._max_body_bytes) if has_body(head) else None
         response = await self._ask(route, path, head, grant, body)
         try:
             if response.status == 401 and body is None:
                 response = await self._ask_again(route, path, head, grant, response)
-            await self._relay(response, route, exchange)
+            if response.status == 101:
+                await self._switch(response, exchange)
+            else:
+                await self._relay(response, route, exchange)
         finally:
             response.finish()
 
@@ -63,7 +90,10 @@ class Proxy:
             token=grant.token,
             extra=route.request_headers,
         )
-        return await origin.send(head.method, target, headers, body, route.timeout)
+        websocket = route.stream == "websocket" and is_handshake(head)
+        if websocket:
+            headers += handshake_headers(head)
+        return await origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
 
     async def _ask_again(
         self, route: Route, path: str, head: RequestHead, grant: Grant, refusal: Response
@@ -90,6 +120,9 @@ class Proxy:
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if not POINTERS.isdisjoint(dict(headers)):
             headers = self._pointing(route).mapped(headers, response.status)
+        if route.stream is not None:
+            response.be_patient(STREAM_IDLE_SECONDS)
+            headers.append((b"x-accel-buffering", b"no"))  # nginx in front would collect the events
         headers = self._common.add(headers, ours=False)
         whole = response.whole()
         if whole is not None:
@@ -99,6 +132,21 @@ class Proxy:
         async for piece in response.body():
             await exchange.write(piece)
         exchange.end()
+
+    async def _switch(self, response: Response, exchange: Exchange) -> None:
+        """Both have agreed on a WebSocket: from here on their bytes go over as they are."""
+        headers = self._common.add(answer_headers(exchange.head, response.headers), ours=False)
+        tunnel = Tunnel(asyncio.get_running_loop())
+        upstream, early = response.hand_over(tunnel.upstream)
+        tunnel.upstream.transport = upstream
+        try:
+            tunnel.upstream.write(exchange.switch(headers, tunnel))
+            tunnel.browser.write(early)
+            probe_when_quiet(upstream)
+            upstream.resume_reading()
+            await tunnel.ended
+        finally:
+            tunnel.abort()
 
     def _pointing(self, route: Route) -> Pointing:
         found = self._pointings.get(route.upstream)

@@ -15,13 +15,16 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from bff.audit import Audit
 from bff.errors import StoreUnavailable
+from bff.metrics import Metrics
 from bff.outage import Outage
 from bff.provider.renewal import (
     GrantEnded,
@@ -78,6 +81,8 @@ class Refresher:
         pool: Executor,
         clock: Clock,
         outage: Outage,
+        audit: Audit,
+        metrics: Metrics,
         *,
         leeway: float,
         provider_deadline: float,
@@ -95,6 +100,8 @@ class Refresher:
         self._resting: set[str] = set()
         self._unreleased = UnreleasedLeases(store.release, pool, self._lease_seconds)
         self._outage = outage
+        self._audit = audit
+        self._metrics = metrics
 
     def ready(self, record: SessionRecord) -> TokenSet | None:
         """The tokens of the session where they can be used at once; a refresh that is due begins beside."""
@@ -163,6 +170,15 @@ class Refresher:
             log.error("refresh_failed", reason=reason)
 
     async def _refresh(self, record: SessionRecord) -> Outcome:
+        waits: list[float] = []
+        try:
+            return await self._refresh_or_wait(record, waits)
+        finally:
+            if waits:
+                self._metrics.lease_waited(sum(waits))
+
+    async def _refresh_or_wait(self, record: SessionRecord, waits: list[float]) -> Outcome:
+        """Notes in `waits` how long it waited for another process at the same."""
         until = time.monotonic() + self._deadline + WAIT_MARGIN_SECONDS
         for attempt in range(10_000):
             lease = await self._attempt(record)
@@ -173,7 +189,9 @@ class Refresher:
             if lease is Lease.PAUSE or time.monotonic() >= until:
                 break
             if lease is Lease.HELD:
-                await asyncio.sleep(_POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)])
+                pause = _POLL_SECONDS[min(attempt, len(_POLL_SECONDS) - 1)]
+                await asyncio.sleep(pause)
+                waits.append(pause)
             newer = await self._reader.load_key(record.key)
             if newer is None:
                 return LoginRequired()
@@ -187,7 +205,7 @@ class Refresher:
         this process lives: discovery, keys and a slow save count, too."""
         owner = secrets.token_hex(8)
         loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._pool, self._lease_and_redeem, record, owner)
+        job = loop.run_in_executor(self._pool, copy_context().run, self._lease_and_redeem, record, owner)
         while True:
             done, _ = await asyncio.wait({job}, timeout=self._lease_seconds / 3)
             if done:
@@ -258,7 +276,7 @@ class Refresher:
         if not self._store.end_if_current(record):
             self._release(record, owner, 0)
             return Lease.NEWER  # not these tokens' session any more: look again
-        log.warning("session_ended", reason="invalid_grant")
+        self._audit.refresh_refused(record)
         return LoginRequired()
 
     def _save(self, record: SessionRecord, owner: str, tokens: TokenSet, pause: float) -> Outcome | Lease:

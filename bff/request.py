@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from bff.settings import IPNetwork
 
 Headers = list[tuple[bytes, bytes]]
 
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}\Z")
 _BLANKS = b" \t"  # only these two are blank in a Cookie header (RFC 6265 §4.2.1): U+2000 is not
 
 
@@ -22,7 +24,7 @@ class RequestHead:
     `path` and `query` are the bytes of the request target, undecoded; header names are lower case.
     """
 
-    __slots__ = ("_by_name", "headers", "method", "path", "peer", "query")
+    __slots__ = ("_by_name", "_id", "headers", "method", "path", "peer", "query", "trace")
 
     def __init__(self, method: str, path: bytes, query: bytes, headers: Headers, peer: str | None) -> None:
         self.method = method
@@ -30,6 +32,9 @@ class RequestHead:
         self.query = query
         self.headers = headers
         self.peer = peer
+        self.trace: Headers | None = None
+        """What goes upstream in place of the caller's trace context, where a span of ours stands between."""
+        self._id: bytes | None = None
         self._by_name: dict[bytes, bytes | list[bytes]] = {}
         for name, value in headers:
             earlier = self._by_name.get(name)
@@ -39,6 +44,15 @@ class RequestHead:
                 earlier.append(value)
             else:
                 self._by_name[name] = [earlier, value]
+
+    @property
+    def request_id(self) -> bytes:
+        """The caller's request id where it is harmless, else one of ours: it has to be unique, not secret.
+        The same each time."""
+        if self._id is None:
+            given = self.single(b"x-request-id")
+            self._id = given if given is not None and _REQUEST_ID.match(given) else new_request_id()
+        return self._id
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in order."""
@@ -78,6 +92,10 @@ class RequestHead:
             header = b";".join(header)
         values = _cookie_named(name).findall(header)
         return _text(values[0]) if len(values) == 1 else None
+
+
+def new_request_id() -> bytes:
+    return b"%032x" % random.getrandbits(128)
 
 
 @dataclass(frozen=True, slots=True)

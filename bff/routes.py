@@ -46,6 +46,8 @@ class Route:
     resource: str | None = None
     max_age: float | None = None
     """How long ago the person may have signed in, in seconds."""
+    stream: str | None = None
+    """"sse" or "websocket": answers that stay open and end with the session."""
     request_headers: frozenset[bytes] = frozenset()
     encoded_slashes: bool = False
     tls: TLSFiles = PLAIN
@@ -69,6 +71,7 @@ class Endpoint:
     """Whether the files of a single-page app may answer it."""
 
 
+EVENTS = "/bff/events"
 ENDPOINTS = (
     Endpoint("/", ("GET", "HEAD"), page=True),
     Endpoint("/static", ("GET", "HEAD"), below=True),
@@ -77,6 +80,7 @@ ENDPOINTS = (
     Endpoint("/bff/login", ("GET",), page=True),
     Endpoint("/bff/callback", ("GET", "POST"), page=True),
     Endpoint("/bff/user", ("GET",), Proof.HEADER, session=True),
+    Endpoint(EVENTS, ("GET",), Proof.STREAM, session=True),
     Endpoint("/bff/logout", ("GET", "POST"), Proof.FORM, page=True, session=True),
     Endpoint("/bff/backchannel", ("POST",)),
     Endpoint("/bff/sessions", ("GET", "DELETE"), Proof.HEADER, session=True),
@@ -109,6 +113,11 @@ class RouteTable:
         self._fallback = ANY_FILE if site else None
         self._encoded_slashes = any(route.encoded_slashes for route in self._routes)
         self._known = lru_cache(KNOWN)(self._resolve)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all routes."""
+        return [route.path for route in self._routes]
 
     def resolve(self, raw: bytes) -> tuple[str, Endpoint | Route | None]:
         """The canonical form of a raw path, and what answers it. Raises BadRequest."""
@@ -170,7 +179,9 @@ def build(settings: Settings) -> RouteTable:
     """The table that `settings` asks for."""
     wanted = list(settings.routes)
     if settings.api_url is not None:
-        wanted.append(RouteSettings(path=WEATHER, upstream=settings.api_url))
+        wanted.append(
+            RouteSettings(path=WEATHER, upstream=settings.api_url, upstream_ca_file=settings.api_ca_file)
+        )
     return RouteTable((_route(route, settings) for route in wanted), site=settings.static_dir is not None)
 
 
@@ -180,13 +191,14 @@ def _route(route: RouteSettings, settings: Settings) -> Route:
         upstream=route.upstream,
         methods=route.methods,
         token=route.token,
-        proof=Proof(route.csrf),
+        proof=Proof.STREAM if route.stream else Proof(route.csrf),
         timeout=route.timeout_seconds or settings.upstream_timeout_seconds,
         response_headers=frozenset(name.lower().encode() for name in route.response_headers),
         anonymous=route.anonymous,
         scope=route.scope,
         resource=route.resource,
         max_age=route.max_age,
+        stream=route.stream,
         request_headers=frozenset(name.lower().encode() for name in route.request_headers),
         encoded_slashes=route.encoded_slashes,
         tls=TLSFiles(route.upstream_ca_file, route.upstream_cert_file, route.upstream_key_file),

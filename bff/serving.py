@@ -7,10 +7,14 @@ import gc
 import logging
 import math
 import os
+import resource
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,6 +31,7 @@ from uvicorn_worker import UvicornWorker
 from bff.answers import CommonHeaders
 from bff.connection import DEFAULT_HEADER_BYTES, Protocol
 from bff.dataplane import ASGIApp
+from bff.tls import FilesRefused, Identity, server_context
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
@@ -34,6 +39,7 @@ GRACEFUL_SECONDS = 30
 LAST_SECONDS = 1.0
 """For how long, after the listener has closed, a connection on which nothing has come yet may still ask."""
 _LOOK_SECONDS = 0.01
+MOST_FILES = 65_536
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
 log = structlog.get_logger("bff.server")
@@ -111,6 +117,8 @@ class Worker(UvicornWorker):
     """One process of the server."""
 
     drain_seconds = 0.0
+    tls: ssl.SSLContext | None = None
+    """Made before the fork: what one worker gives a browser to resume its TLS session, all can open."""
     side: Mapping[tuple[str, int], type[Protocol]] = {}
     """By the address that they were made for, listeners with a protocol of their own."""
 
@@ -135,6 +143,8 @@ class Worker(UvicornWorker):
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
+        self.config.load()
+        self.config.ssl = self.tls
         server = Server(
             self.config,
             drain_seconds=self.drain_seconds,
@@ -170,18 +180,61 @@ class _PlainLogger(Logger):
         self.error_log.setLevel(logging.WARNING)
 
 
+class Companion(typing.Protocol):
+    """A process beside the workers."""
+
+    def prepare(self) -> None:
+        """Before anything is started."""
+
+    def keep(self, others: Iterable[Any]) -> None:
+        """See to it that it runs, about once a second; `others` are the sockets that are not for it."""
+
+    def leave(self) -> None:
+        """In a worker: let go of what is not for it."""
+
+    def worker_ended(self, pid: int) -> None:
+        """A worker has ended."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class _Arbiter(Arbiter):
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self.app.companion is not None:
+            self.app.companion.keep(self.LISTENERS)
+
+
 class _Application(BaseApplication):
-    def __init__(self, factory: Callable[[], ASGIApp], options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], ASGIApp],
+        options: dict[str, Any],
+        identity: Identity | None,
+        companion: Companion | None,
+    ) -> None:
         self._factory = factory
+        self.companion = companion
         self._options = options
+        self._identity = identity
         super().__init__()
 
     def load_config(self) -> None:
+        """Called at the start, and again by SIGHUP: then a renewed certificate is taken up."""
+        if self._identity is not None:
+            try:
+                Worker.tls = server_context(self._identity)
+            except FilesRefused as error:  # better an old certificate than none
+                log.error("certificate_not_renewed", reason=str(error))  # noqa: TRY400  it says all
         for name, value in self._options.items():
             self.cfg.set(name, value)
 
     def load(self) -> ASGIApp:
         return self._factory()
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
 
 def serve(
@@ -192,21 +245,28 @@ def serve(
     workers: int,
     max_header_bytes: int = DEFAULT_HEADER_BYTES,
     secure: bool = False,
+    local: bool = False,
     drain_seconds: float = 0.0,
+    tls: Identity | None = None,
+    companion: Companion | None = None,
     side: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until a signal comes. `factory` is called in each worker process, after the fork; what it makes
-    may have a method `drain`, which is called `drain_seconds` before the listener closes. `side` are other
-    addresses to listen on, each with the name of the method that takes the exchanges that come there.
+    may have a method `drain`, which is called `drain_seconds` before the listener closes. With `tls`, `bind`
+    speaks TLS and nothing else; SIGHUP has new workers take up what is in these files then. `side` are other
+    addresses to listen on, without TLS, each with the name of the method that takes the exchanges that come
+    there.
 
-    Raises OSError, with the address as its `filename`, before anything is started, where it cannot be
-    listened on.
+    Raises FilesRefused where the files of `tls` cannot be used, and OSError, with the address as its
+    `filename`, where one cannot be listened on; both before anything is started.
     """
+    Worker.tls = None if tls is None else server_context(tls)
     side = side or {}
     for address in (bind, *side):
         _probe(address)
+    allow_many_files()
     Protocol.max_header_bytes = max_header_bytes
-    Protocol.common = CommonHeaders(secure=secure)
+    Protocol.common = CommonHeaders(secure=secure, local=local)
     Worker.drain_seconds = drain_seconds
     Worker.side = {parse_address(address): _protocol(taker) for address, taker in side.items()}
     log.info("starting", server=name, address=bind, workers=workers, **{v: k for k, v in side.items()})
@@ -224,7 +284,34 @@ def serve(
     # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
     gc.collect()
     gc.freeze()
-    _Application(factory, options).run()
+    if companion is None:
+        _Application(factory, options, tls, None).run()
+    else:
+        _run_beside(companion, factory, options, tls)
+
+
+def _run_beside(
+    companion: Companion, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
+) -> None:
+    options["post_fork"] = lambda _arbiter, _worker: companion.leave()
+    options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.pid)
+    arbiter = os.getpid()
+    companion.prepare()
+    try:
+        _Application(factory, options, identity, companion).run()
+    finally:
+        if os.getpid() == arbiter:  # workers come by here, too
+            companion.stop()
+
+
+def allow_many_files() -> None:
+    """As many open files as the system lets us have: every stream holds two connections. The usual limit of
+    1,024 is there for programs that wait with select(), and may be raised by who does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _probe(bind: str) -> None:

@@ -119,6 +119,74 @@ async function bffFetch(input, init) {
 export { bffFetch as fetch };
 
 /**
+ * Listens to what becomes of the session, wherever that is decided: in another tab, by an
+ * administrator, by the sign-in service. Listening does not extend it. A page that nobody sees
+ * does not listen: a browser has few connections to a server without HTTP/2.
+ * @param {{onExpiring?: (seconds: number) => void, onEnded?: (reason: string) => void}} handlers
+ *   `onExpiring`: the session ends in so many seconds unless it is extended; `onEnded`: it has
+ *   ended (`signed_out`, `revoked`, `expired`, `provider`, or "" where the page was not told),
+ *   and nothing more will come
+ * @returns {() => void} stops listening
+ */
+export function events({ onExpiring = () => {}, onEnded = () => {} } = {}) {
+  /** @type {EventSource | null} */
+  let source = null;
+  let clock = 0;
+  let failures = 0;
+
+  function open() {
+    close();
+    const opened = new EventSource("/bff/events");
+    source = opened;
+    opened.addEventListener("open", () => { failures = 0; });
+    opened.addEventListener("session-expiring", ({ data }) => onExpiring(JSON.parse(data).seconds));
+    opened.addEventListener("session-ended", ({ data }) => end(JSON.parse(data).reason));
+    opened.addEventListener("error", () => {
+      // The browser comes back by itself after a break, but not after an answer that is none.
+      if (source === opened && opened.readyState === EventSource.CLOSED) void refused();
+    });
+  }
+
+  async function refused() {
+    close();
+    failures += 1;
+    const asked = failures;
+    const gone = await user({ slide: false }).then((found) => found === null, () => false);
+    if (failures !== asked || source !== null || stopped) return;
+    if (gone) end("");
+    else clock = window.setTimeout(follow, Math.min(60_000, 2_000 * 2 ** failures));
+  }
+
+  function close() {
+    window.clearTimeout(clock);
+    source?.close();
+    source = null;
+  }
+
+  function follow() {
+    if (document.visibilityState === "hidden") close();
+    else if (source === null) open();
+  }
+
+  let stopped = false;
+  function stop() {
+    stopped = true;
+    close();
+    document.removeEventListener("visibilitychange", follow);
+  }
+
+  /** @param {string} reason */
+  function end(reason) {
+    stop();
+    onEnded(reason);
+  }
+
+  document.addEventListener("visibilitychange", follow);
+  follow();
+  return stop;
+}
+
+/**
  * @param {RequestInfo | URL} input
  * @param {RequestInit} [init]
  */

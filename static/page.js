@@ -18,6 +18,17 @@ const RECHECK_MILLISECONDS = 10_000;
 /** Claims that are seconds since 1970; shown as a time beside the number. */
 const TIME_CLAIMS = new Set(["auth_time", "updated_at"]);
 
+/**
+ * Why a session ended, in words.
+ * @type {Record<string, string>}
+ */
+const ENDINGS = {
+  signed_out: "You have signed out.",
+  revoked: "Your session was ended from elsewhere. Sign in to go on.",
+  provider: "Your sign-in service has ended your session. Sign in to go on.",
+};
+const ENDED = "Your session has ended. Sign in to go on.";
+
 const countdown = createCountdown({
   onWarning: (text) => propose(text, "Stay signed in", () => check({ slide: true })),
   onEnd: () => check(),
@@ -29,6 +40,28 @@ let checkedAt = 0;
 /** The newest question to the server: an answer to an older one is out of date. */
 let asked = 0;
 
+let stopListening = /** @type {(() => void) | null} */ (null);
+let endedBy = "";
+
+/** Learns at once what becomes of the session elsewhere. */
+function listen() {
+  if (stopListening !== null) return;
+  endedBy = "";
+  stopListening = bff.events({
+    onExpiring: (seconds) => countdown.set(seconds),
+    onEnded: (reason) => {
+      stopListening = null;
+      endedBy = reason;
+      void check(); // another sign-in of this browser may have taken its place
+    },
+  });
+}
+
+function stopToListen() {
+  stopListening?.();
+  stopListening = null;
+}
+
 /** @param {string} name */
 function showView(name) {
   for (const view of VIEWS) byId(view).hidden = view !== name;
@@ -39,6 +72,7 @@ function showView(name) {
 function forget() {
   shown = null;
   asked += 1;
+  stopToListen();
   countdown.clear();
   clearWeather();
   clearSessions();
@@ -76,6 +110,7 @@ function showSignedOut() {
   forget();
   dismiss();
   byId("ended").hidden = !ended;
+  byId("ended").textContent = ENDINGS[endedBy] ?? ENDED;
   showView("signed-out");
 }
 
@@ -90,6 +125,7 @@ function showSignedIn(user) {
     shown = identity;
     void loadSessions();
   }
+  listen();
   showView("signed-in");
   countdown.set(user.expiresIn);
   showHolds();
@@ -143,10 +179,12 @@ function showClaims(claims) {
 
 async function signOut() {
   dismiss();
+  stopToListen(); // this tab knows, and is about to leave
   try {
     await bff.logout();
     forget();
   } catch (error) {
+    if (shown !== null) listen();
     report(error, signOut);
   }
 }

@@ -16,6 +16,9 @@ from hypothesis import settings
 from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
 from tests.fakes import Backend, FakeClock, Rig, fake_backend
+from tests.support.log import lines
+
+__all__ = ["lines"]
 
 # A busy machine makes an example slow now and then; that is no failure.
 settings.register_profile("project", deadline=None)

@@ -12,8 +12,10 @@ from typing import Any
 import fakeredis
 import redis
 
+from bff.audit import Audit
+from bff.metrics import Metrics, NoMetrics
 from bff.provider.renewal import Refreshed, RefreshResult, SameUser
-from bff.request import RequestHead
+from bff.request import RequestHead, TrustedProxies
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.reader import Asks, SessionReader
@@ -53,6 +55,11 @@ def head(
     """A request's head; names and values are given as text and become Latin-1, as on the wire."""
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     return RequestHead(method, path, query, raw, peer)
+
+
+def audit(metrics: Metrics | None = None) -> Audit:
+    """An audit log over plain http, which trusts no proxy."""
+    return Audit(metrics or NoMetrics(), TrustedProxies(()), session_cookie="bff", attempt_prefix="bff-")
 
 
 def token_set(
@@ -128,8 +135,9 @@ class Rig:
         return SessionReader(self.backend.wire(), self.codec, self.lifetime, self.clock)
 
     def in_redis(self) -> list[bytes]:
-        """What lies in Redis, but for the index, which outlives sessions by design."""
-        return [key for key in self.client.scan_iter("*") if b"{user:" not in key]
+        """What lies in Redis, but for the index and the notes of ends, which outlive sessions by design."""
+        found = self.client.scan_iter("*")
+        return [key for key in found if b"{user:" not in key and not key.endswith(b":ended")]
 
     def read(self, session: str) -> SessionRecord | None:
         """What the data plane sees of a session."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.headers import request_id, response_headers, upstream_headers
+from bff.headers import response_headers, upstream_headers
 from bff.request import Headers
 from tests.fakes import head
 
@@ -153,7 +153,7 @@ def test_what_connection_nominates_is_for_this_hop_only() -> None:
 )
 def test_a_request_id_is_kept_where_it_is_harmless(given_id: str, kept: bool) -> None:
     """It goes into logs and upstream: letters, digits, dot, dash, underscore, or a new one."""
-    found = request_id(head(("X-Request-Id", given_id)))
+    found = head(("X-Request-Id", given_id)).request_id
     assert (found == given_id.encode("latin-1")) is kept
     assert found.isascii()
     assert 8 <= len(found) <= 128

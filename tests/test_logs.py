@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from bff.logs import configure
+from bff.logs import configure, listen, under_way
+from bff.request import RequestHead
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,36 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     event: dict[str, Any] = json.loads(line)
     assert event.pop("timestamp").endswith("Z")
     assert event == {"event": "signed_in", "user": "abc", "level": "info", "logger": "bff.x"}
+
+
+def test_lines_of_a_request_have_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours and the libraries', while it is under way; an id that a line has already is kept."""
+    configure("info", "json")
+    token = under_way.set(RequestHead("GET", b"/", b"", [(b"x-request-id", b"caller-0001")], None))
+    structlog.get_logger("bff.x").info("ours")
+    logging.getLogger("some.library").warning("theirs")
+    structlog.get_logger("bff.x").info("other", request_id="other-0001")
+    under_way.reset(token)
+    structlog.get_logger("bff.x").info("after")
+    events = [json.loads(line) for line in lines(capsys)]
+    assert [event.get("request_id") for event in events] == ["caller-0001"] * 2 + ["other-0001", None]
+
+
+def test_whoever_listens_hears_of_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings and errors of ours, by name, even those that the level keeps out of the log."""
+    configure("error", "json")
+    heard: list[str] = []
+    listen(heard.append)
+    log = structlog.get_logger("bff.x")
+    log.debug("whisper")
+    log.info("word")
+    log.warning("warning")
+    log.error("failure")
+    logging.getLogger("some.library").error("theirs")
+    listen(None)
+    log.error("nobody hears")
+    assert heard == ["warning", "failure"]
+    assert [json.loads(line)["event"] for line in lines(capsys)] == ["failure", "theirs", "nobody hears"]
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

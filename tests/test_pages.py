@@ -6,12 +6,18 @@ import re
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import redis
 
+from bff.errors import StoreUnavailable
+from tests.fakes import Rig
 from tests.support.browser import CSRF, Browser, error_page
 from tests.support.provider import Reply, scripted_provider
 from tests.support.stack import Stack, Store, running, store
+from tests.support.wire import until
 
 POLICY = "default-src 'none'"
 
@@ -114,6 +120,64 @@ def test_health_by_address(browser: Browser) -> None:
     """A load balancer asks by address: the Host rule does not hold for health."""
     assert browser.get("/health/live", {"Host": "10.0.0.7:8080"}).status == 200
     assert browser.get("/health/ready", {"Host": "10.0.0.7:8080"}).status == 200
+
+
+UNREADY = (503, {"status": "unavailable"})
+
+
+@pytest.mark.parametrize("missing", ["discovery", "jwks"])
+def test_ready_only_once_the_provider_is_known(missing: str) -> None:
+    """Its document alone is not enough, nor are its keys: without both, every sign-in would fail."""
+    with store() as own, scripted_provider() as provider:
+        provider.replies[missing] = Reply(503)
+        with running(own, provider=provider) as stack:
+            browser = stack.browser()
+            browser.get("/health/ready")
+            assert until(lambda: provider.count(missing) > 0), "it has been asked for"
+            answer = browser.get("/health/ready")
+            assert (answer.status, answer.json()) == UNREADY
+            assert browser.get("/health/live").status == 200
+            provider.replies.clear()
+            stack.clock.ahead = 10
+            assert until(lambda: browser.get("/health/ready").status == 200)
+            provider.replies[missing] = Reply(503)
+            stack.clock.ahead = 10_000
+            assert browser.get("/health/ready").status == 200, "old knowledge is good enough"
+
+
+@pytest.mark.redis_server
+def test_ready_only_while_redis_takes_writes(redis_url: str) -> None:
+    """A full or read-only Redis still answers, and nobody can sign in."""
+    with (
+        running(cast("Store", SimpleNamespace(url=redis_url))) as stack,
+        redis.Redis.from_url(redis_url) as client,
+    ):
+        browser = stack.browser()
+        assert until(lambda: browser.get("/health/ready").status == 200)
+        client.config_set("maxmemory", "1")
+        answer = browser.get("/health/ready")
+        client.config_set("maxmemory", "0")
+        assert (answer.status, answer.json()) == UNREADY
+        assert browser.get("/health/ready").status == 200
+
+
+def test_ready_only_if_redis_gives_back_what_it_took(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy before Redis that loses writes is no store."""
+    rig.store.ping()
+    monkeypatch.setattr(rig.client, "get", lambda _key: None)
+    with pytest.raises(StoreUnavailable):
+        rig.store.ping()
+
+
+def test_a_process_about_to_end_is_not_ready() -> None:
+    """Whoever sends requests here hears of it before the listener closes; it is alive all the same."""
+    with store() as own, running(own) as stack:
+        browser = stack.browser()
+        assert until(lambda: browser.get("/health/ready").status == 200)
+        stack.app.drain()
+        answer = browser.get("/health/ready")
+        assert (answer.status, answer.json()) == UNREADY
+        assert browser.get("/health/live").status == 200
 
 
 def test_readiness_without_internals() -> None:

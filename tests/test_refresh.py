@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bff.errors import StoreUnavailable
+from bff.metrics import NoMetrics
 from bff.outage import Outage
 from bff.provider.renewal import (
     GrantEnded,
@@ -29,7 +30,7 @@ from bff.refresh import Refresher
 from bff.sessions.record import SessionRecord, digest
 from bff.sessions.store import Lease, Saved, SessionStore
 from bff.tokens import LoginRequired, Outcome, TokenSet, TryLater, Usable
-from tests.fakes import ISSUER, SUBJECT, FakeClock, FakeProvider, Rig, renewing, token_set
+from tests.fakes import ISSUER, SUBJECT, FakeClock, FakeProvider, Rig, audit, renewing, token_set
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ async def process(
         pool,
         rig.clock,
         outage or Outage(time.monotonic),
+        audit(),
+        NoMetrics(),
         leeway=60,
         provider_deadline=deadline,
     )

@@ -7,7 +7,7 @@ import pytest
 from bff import settings as bff_settings
 from bff.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from bff.guard import Proof
-from bff.routes import ENDPOINTS, KNOWN, KNOWN_LENGTH, Endpoint, Route, RouteTable, allow, build
+from bff.routes import ENDPOINTS, EVENTS, KNOWN, KNOWN_LENGTH, Endpoint, Route, RouteTable, allow, build
 from bff.settings import RouteSettings, Settings
 from tests.fakes import KEY
 
@@ -82,9 +82,9 @@ def test_methods_that_a_route_does_not_name_are_refused(method: str) -> None:
 
 
 def test_addresses_that_use_the_session_demand_the_header() -> None:
-    """All demand X-CSRF; the sign-out checks for itself, since forms cannot send it."""
+    """All demand X-CSRF, but for what a form or an EventSource asks for, which cannot send it."""
     lax = {endpoint.path for endpoint in ENDPOINTS if endpoint.session and endpoint.proof is not Proof.HEADER}
-    assert lax == {"/bff/logout"}
+    assert lax == {"/bff/logout", EVENTS}
 
 
 def settings(**values: object) -> Settings:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -581,3 +584,15 @@ def test_log_lines(process: ServeProcess) -> None:
     """What it logs is JSON lines, and one of them says where it listens."""
     lines = [json.loads(text) for text in process.stop()[1].splitlines()]
     assert any(f"127.0.0.1:{process.port}" in entry.values() for entry in lines)
+
+
+def test_many_files() -> None:
+    """A server may have as many connections as the system allows, not as many as a shell has by default."""
+    code = (
+        "import resource as r; from bff.serving import allow_many_files;"
+        "hard = r.getrlimit(r.RLIMIT_NOFILE)[1];"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, hard)); allow_many_files(); print(r.getrlimit(r.RLIMIT_NOFILE)[0])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert int(found.stdout) == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))

@@ -92,6 +92,10 @@ def test_development_makes_a_key_and_logs_text() -> None:
 
 
 BAD = [
+    ("BFF_TLS_CERT_FILE", "/nowhere/bff.crt"),
+    ("BFF_TLS_KEY_FILE", "/nowhere/bff.key"),
+    ("BFF_OIDC_CA_FILE", "/nowhere/authorities.pem"),
+    ("BFF_API_CA_FILE", "/nowhere/authorities.pem"),
     ("BFF_ENV", "staging"),
     ("BFF_ENV", ""),
     ("BFF_BIND", ""),
@@ -224,7 +228,11 @@ BAD = [
     ("BFF_MAX_BODY_BYTES", "10M"),
     ("BFF_MAX_HEADER_BYTES", "100"),
     ("BFF_RATE_LIMIT_PER_MINUTE", "-1"),
+    ("BFF_STREAMS_PER_SESSION", "0"),
+    ("BFF_STREAMS_PER_WORKER", "none"),
     ("BFF_DRAIN_SECONDS", "-1"),
+    ("BFF_METRICS_BIND", "9100"),
+    ("BFF_METRICS_BIND", "127.0.0.1:5003"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("BFF_TRUSTED_PROXIES", "proxy.internal"),
     ("BFF_TRUSTED_PROXIES", "10.0.0.0/8, *"),
@@ -583,6 +591,8 @@ def test_a_route_and_its_defaults(toml: TOMLFile) -> None:
         (ROUTE + 'csrf = "none"', "BFF_ROUTES[0][csrf]"),
         (ROUTE + "timeout_seconds = 0", "BFF_ROUTES[0][timeout_seconds]"),
         (ROUTE + "anonymous = true", "BFF_ROUTES[0]"),
+        (ROUTE + 'stream = "grpc"', "BFF_ROUTES[0][stream]"),
+        (ROUTE + 'stream = "websocket"\nmethods = ["POST"]', "BFF_ROUTES[0] "),
         ('path = "/x"\nupstream = "x"', "BFF_ROUTES[0][upstream]"),
         ('path = "/x"\nupstream = "http://x/?q"', "BFF_ROUTES[0][upstream]"),
         ('path = "/x"\nupstream = "http://u:s3cr3t@x"', "BFF_ROUTES[0][upstream]"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import requests
 
 from bff.provider.transport import AnswerBroken, BoundedAdapter, mount
@@ -15,10 +17,10 @@ def get(session: requests.Session, url: str) -> requests.Response:
     return session.get(url, allow_redirects=False)
 
 
-def new_session() -> requests.Session:
+def new_session(authorities: Path | None) -> requests.Session:
     """A browser without cookies, on the project's own bounded transport."""
     session = requests.Session()
-    mount(session, BoundedAdapter(STEP_SECONDS))
+    mount(session, BoundedAdapter(STEP_SECONDS, authorities))
     session.max_redirects = 1  # with none at all, a redirect that is not followed raises an error, too
     return session
 
@@ -39,7 +41,7 @@ def explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, requests.exceptions.SSLError) or "SSLError" in chain:
         return (
             "its certificate is not trusted, or it does not speak TLS",
-            "check host name and scheme; for a private authority set REQUESTS_CA_BUNDLE to its certificate",
+            "check host name and scheme; for a private authority set BFF_OIDC_CA_FILE to its certificate",
         )
     if "NameResolutionError" in chain or "gaierror" in chain:
         return (

@@ -28,6 +28,7 @@ _STAND_INS: dict[str, str] = {
 _TOGETHER = {
     "service_client_secret": ("service_client_id",),
     "oidc_client_key_file": ("oidc_client_auth",),
+    "tls_key_file": ("tls_cert_file",),
 }
 """One of these without the other is what is wrong, and it is the other that is there."""
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ class Discovered:
 
 def check_discovery(settings: Settings) -> Generator[Finding, None, Discovered | None]:
     """Fetch and judge the document; returns it where it can be used at all."""
-    answer = yield from _fetch(settings.oidc_issuer)
+    answer = yield from _fetch(settings.oidc_issuer, settings.oidc_ca_file)
     if answer is None:
         return None
     yield from check_clock(answer.headers, time.time() - answer.elapsed.total_seconds() / 2)
@@ -54,14 +55,14 @@ def check_discovery(settings: Settings) -> Generator[Finding, None, Discovered |
         return None
     secure = yield from _check_endpoints(settings, metadata)
     yield from _check_abilities(settings, document)
-    yield from check_keys(metadata)
+    yield from check_keys(metadata, settings.oidc_ca_file)
     return Discovered(document, metadata, same and secure)
 
 
-def _fetch(issuer: str) -> Generator[Finding, None, requests.Response | None]:
+def _fetch(issuer: str, authorities: Path | None) -> Generator[Finding, None, requests.Response | None]:
     url = discovery_url(issuer)
     try:
-        with new_session() as session:
+        with new_session(authorities) as session:
             answer = get(session, url)
     except (requests.RequestException, ValueError) as failure:
         why, fix = explain(failure)
@@ -212,7 +213,7 @@ def check_clock(headers: Any, asked_at: float) -> Iterator[Finding]:
         yield warning(area, f"{text}; from {LEEWAY_SECONDS} s on, ID tokens are refused", fix)
 
 
-def check_keys(metadata: Metadata) -> Iterator[Finding]:
+def check_keys(metadata: Metadata, authorities: Path | None = None) -> Iterator[Finding]:
     """There must be a key of a kind that an allowed signature can be verified with."""
     area = "keys"
     allowed = ALGORITHMS.intersection(metadata.id_token_signing_alg_values_supported)
@@ -223,7 +224,7 @@ def check_keys(metadata: Metadata) -> Iterator[Finding]:
             "let it sign with RS256 or ES256; HS256 and none are never accepted",
         )
     try:
-        keys = fetch_jwks(BoundedAdapter(STEP_SECONDS), metadata.jwks_uri)
+        keys = fetch_jwks(BoundedAdapter(STEP_SECONDS, authorities), metadata.jwks_uri)
     except ProviderUnavailable as failure:
         why, fix = _why(failure)
         yield error(area, f"{plain(metadata.jwks_uri)} could not be read: {why}", fix)

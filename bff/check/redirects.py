@@ -39,7 +39,7 @@ def _ask(probe: Probe, parameters: dict[str, str]) -> Outcome:
         return Outcome(End.REFUSED, plain(reason_word(refused), 60))
     except PublicError as failed:
         return Outcome(End.FAILED, plain(reason_word(failed), 60))
-    return walk(url, probe.settings.redirect_uri)
+    return walk(url, probe.settings.redirect_uri, probe.settings.oidc_ca_file)
 
 
 def _decisive(outcome: Outcome) -> bool:
@@ -167,7 +167,7 @@ def check_sign_out(probe: Probe) -> Iterator[Finding]:
     url = probe.provider.sign_out_url(None)
     if url == "/":
         return
-    outcome = walk(url, back)
+    outcome = walk(url, back, probe.settings.oidc_ca_file)
     if outcome.end is End.RETURNED and not outcome.error:
         yield ok(area, f"the provider comes back to {back}")
     elif outcome.end is End.RETURNED:

@@ -10,6 +10,7 @@ from bff.check.asking import STEP_SECONDS
 from bff.check.configuration import Configuration
 from bff.check.finding import Finding, error, ok
 from bff.errors import UpstreamTimeout, UpstreamUnreachable
+from bff.routes import TLSFiles
 from bff.upstream import Origin
 
 AREA = "upstream"
@@ -17,11 +18,11 @@ AREA = "upstream"
 
 def check_upstreams(configuration: Configuration) -> Iterator[Finding]:
     """Whether each upstream answers; what it answers to a request without a token does not matter."""
-    urls = _urls(configuration)
-    if not urls:
+    places = _places(configuration)
+    if not places:
         yield ok(AREA, "not looked at: the settings of the routes cannot be used")
         return
-    for url, answer in zip(urls, asyncio.run(_ask_all(urls)), strict=True):
+    for (url, _), answer in zip(places, asyncio.run(_ask_all(places)), strict=True):
         if isinstance(answer, int):
             yield ok(AREA, f"{url} answers (status {answer})")
         else:
@@ -29,24 +30,27 @@ def check_upstreams(configuration: Configuration) -> Iterator[Finding]:
             yield error(AREA, f"{url}: {why}", fix)
 
 
-def _urls(configuration: Configuration) -> list[str]:
-    """Each upstream once."""
+def _places(configuration: Configuration) -> list[tuple[str, TLSFiles]]:
+    """Each upstream once, with what its connections are secured with."""
     settings = configuration.settings
     if settings is None:
         return []
-    found = [route.upstream for route in settings.routes] if configuration.usable("routes") else []
-    if settings.api_url is not None and configuration.usable("api_url"):
-        found.append(settings.api_url)
+    found = [
+        (route.upstream, TLSFiles(route.upstream_ca_file, route.upstream_cert_file, route.upstream_key_file))
+        for route in (settings.routes if configuration.usable("routes") else ())
+    ]
+    if settings.api_url is not None and configuration.usable("api_url", "api_ca_file"):
+        found.append((settings.api_url, TLSFiles(ca=settings.api_ca_file)))
     return list(dict.fromkeys(found))
 
 
-async def _ask_all(urls: list[str]) -> list[int | str]:
-    return await asyncio.gather(*(_ask(url) for url in urls))
+async def _ask_all(places: list[tuple[str, TLSFiles]]) -> list[int | str]:
+    return await asyncio.gather(*(_ask(*place) for place in places))
 
 
-async def _ask(url: str) -> int | str:
+async def _ask(url: str, tls: TLSFiles) -> int | str:
     """The status of an answer, or the reason for there being none."""
-    origin = Origin(url)
+    origin = Origin(url, tls)
     headers = [(b"host", urlsplit(url).netloc.encode()), (b"accept", b"*/*")]
     try:
         async with asyncio.timeout(2 * STEP_SECONDS):
@@ -64,7 +68,7 @@ def _explain(reason: str, url: str) -> tuple[str, str]:
     if "SSLCertVerificationError" in reason:
         return (
             "its certificate is not trusted",
-            "check the host name; SSL_CERT_FILE names a private authority",
+            "check the host name; for a private authority set BFF_API_CA_FILE or a route's upstream_ca_file",
         )
     if "gaierror" in reason:
         return "its host name cannot be resolved", "check the spelling in BFF_API_URL or [[routes]]"

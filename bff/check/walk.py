@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from urllib.parse import parse_qsl, urljoin, urlsplit, urlunsplit
 
 import msgspec
@@ -38,12 +39,12 @@ class Outcome:
     steps: int = 0
 
 
-def walk(url: str, target: str) -> Outcome:
+def walk(url: str, target: str, authorities: Path | None = None) -> Outcome:
     """Go to `url` as a browser without cookies would, until `target` is reached or the provider stops us.
 
-    No request is sent to `target` or to any other site.
+    No request is sent to `target` or to any other site. `authorities` is BFF_OIDC_CA_FILE.
     """
-    with new_session() as session:
+    with new_session(authorities) as session:
         for step in range(MAX_STEPS):
             try:
                 answer = get(session, url)

@@ -32,6 +32,8 @@ class Settings:
     """Everything the provider can be told from outside. Lifetimes are in seconds."""
 
     bind: str = "127.0.0.1:5002"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     issuer: str = "http://localhost:5002/local_pool"
     public_url: str = "http://127.0.0.1:5002"
     backend_url: str = "http://127.0.0.1:5002"
@@ -77,8 +79,11 @@ def load(environ: Mapping[str, str]) -> Settings:
     defaults = Settings()
     public_url = env.origin("IDP_PUBLIC_URL", defaults.public_url)
     service_id, service_secret = _service_client(env)
+    certificate, key = _tls_files(env)
     settings = Settings(
         bind=env.bind("IDP_BIND", defaults.bind),
+        tls_cert_file=certificate,
+        tls_key_file=key,
         issuer=env.issuer("IDP_ISSUER", defaults.issuer),
         public_url=public_url,
         backend_url=env.origin("IDP_BACKEND_URL", public_url),
@@ -122,6 +127,14 @@ def _service_client(env: Environment) -> tuple[str, str]:
     if client_id and client_id == env.text("IDP_CLIENT_ID", DEFAULT_CLIENT_ID):
         env.problem("IDP_SERVICE_CLIENT_ID", "the same as IDP_CLIENT_ID", "Give it a name of its own")
     return client_id, secret
+
+
+def _tls_files(env: Environment) -> tuple[Path | None, Path | None]:
+    certificate, key = env.text("IDP_TLS_CERT_FILE", ""), env.text("IDP_TLS_KEY_FILE", "")
+    if bool(certificate) != bool(key):
+        missing = "IDP_TLS_KEY_FILE" if certificate else "IDP_TLS_CERT_FILE"
+        env.problem(missing, "missing", "Set both files, or neither")
+    return (Path(certificate), Path(key)) if certificate and key else (None, None)
 
 
 def _scope(env: Environment, default: str) -> str:

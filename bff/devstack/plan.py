@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bff.devstack.authority import Authority, open_authority
+from bff.devstack.certificates import tls_settings
 from bff.devstack.processes import StackFailed
 
 
@@ -28,12 +30,16 @@ class Plan:
     local_idp: bool
     own_redis: bool
     environ: dict[str, str] = field(repr=False)
+    certificates: dict[str, str]
+    """The file of the certificate that a part shows, for those that speak TLS."""
+    authority: Authority | None
+    """Who signed them, with --https."""
     lock: int
     """A descriptor that holds the state directory's lock as long as it is open."""
 
 
-def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
-    """Addresses, URLs and generated secrets of this run. Raises StackFailed."""
+def make_plan(environ: Mapping[str, str], *, reset: bool, https: bool) -> Plan:
+    """Addresses, URLs, certificates and generated secrets of this run. Raises StackFailed."""
     given = {**_from_toml(environ), **environ}
     binds = {
         "bff": given.get("BFF_BIND", "127.0.0.1:5003"),
@@ -41,9 +47,10 @@ def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
         "idp": given.get("IDP_BIND", "127.0.0.1:5002"),
     }
     ports = {name: _port(bind, f"{name.upper()}_BIND") for name, bind in binds.items()}
-    public_url = given.get("BFF_PUBLIC_URL", f"http://localhost:{ports['bff']}")
-    local_issuer = given.get("IDP_ISSUER", f"http://localhost:{ports['idp']}/local_pool")
-    idp_public_url = given.get("IDP_PUBLIC_URL", f"http://127.0.0.1:{ports['idp']}")
+    scheme = "https" if https else "http"
+    public_url = given.get("BFF_PUBLIC_URL", f"{scheme}://localhost:{ports['bff']}")
+    local_issuer = given.get("IDP_ISSUER", f"{scheme}://localhost:{ports['idp']}/local_pool")
+    idp_public_url = given.get("IDP_PUBLIC_URL", f"{scheme}://127.0.0.1:{ports['idp']}")
     issuer = given.get("BFF_OIDC_ISSUER", local_issuer)
     local = issuer == local_issuer
     _check_ports({name: bind for name, bind in binds.items() if local or name != "idp"})
@@ -55,7 +62,7 @@ def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
         "BFF_OIDC_ISSUER": issuer,
         "BFF_OIDC_SCOPE": "openid email profile api://weather/access",
         "BFF_OIDC_PROFILE": "cognito" if local else "auto",
-        "BFF_API_URL": f"http://{reachable(binds['api'])}",
+        "BFF_API_URL": f"{scheme}://{reachable(binds['api'])}",
         "BFF_WORKERS": "1",
         "API_ENV": "development",
         "API_ISSUER": issuer,
@@ -70,12 +77,33 @@ def make_plan(environ: Mapping[str, str], *, reset: bool) -> Plan:
     }
     defaults |= _client(given, state)
     defaults |= {f"{name.upper()}_BIND": bind for name, bind in binds.items()}
+    authority = _authority(state) if https else None
+    if authority is not None:
+        defaults |= tls_settings(authority, given, {**defaults, **given}, local_idp=local)
     # What is given in a file of its own, or in the TOML file, must not be outdone by a default.
     settings = {k: v for k, v in defaults.items() if k not in given and f"{k}_FILE" not in given}
     own_redis = not any(name in given for name in ("BFF_REDIS_URL", "BFF_REDIS_URL_FILE"))
+    certificate_of = {name: {**settings, **given}.get(f"{name.upper()}_TLS_CERT_FILE") for name in binds}
     return Plan(
-        state, binds, public_url, issuer, idp_public_url, local, own_redis, {**settings, **environ}, lock
+        state=state,
+        binds=binds,
+        public_url=public_url,
+        issuer=issuer,
+        idp_public_url=idp_public_url,
+        local_idp=local,
+        own_redis=own_redis,
+        environ={**settings, **environ},
+        certificates={name: file for name, file in certificate_of.items() if file},
+        authority=authority,
+        lock=lock,
     )
+
+
+def _authority(state: Path) -> Authority:
+    try:
+        return open_authority(state / "tls")
+    except OSError as error:
+        raise StackFailed(f"cannot use {state / 'tls'}: {error.strerror}. Set XDG_STATE_HOME.") from None
 
 
 def _client(given: Mapping[str, str], state: Path) -> dict[str, str]:

@@ -28,10 +28,14 @@ log = structlog.get_logger("bff.provider")
 class Peer:
     """What every flow needs; safe to share between threads. `clock` gives seconds since the epoch."""
 
-    def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock = time.time, adapter: BoundedAdapter | None = None
+    ) -> None:
+        """`adapter` carries what is sent, where it is not the usual one."""
         self._settings = settings
         self._clock = clock
-        self._adapter = BoundedAdapter(settings.provider_timeout_seconds)
+        usual = BoundedAdapter(settings.provider_timeout_seconds, settings.oidc_ca_file)
+        self._adapter = adapter or usual
         self.metadata: Cached[Metadata] = Cached(self._fetch_metadata, clock)
         self._jwks: Cached[list[dict[str, Any]]] = Cached(self._fetch_jwks, clock, cooldown=5)
         self._auth = client_auth(settings, lambda: self.metadata.get().token_endpoint)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -28,9 +29,11 @@ class AnswerBroken(requests.RequestException):
 class BoundedAdapter(HTTPAdapter):
     """Reads each answer whole, within a total deadline and a size, before anybody parses it."""
 
-    def __init__(self, deadline_seconds: float) -> None:
+    def __init__(self, deadline_seconds: float, authorities: Path | None = None) -> None:
+        """`authorities` take the place of the well-known ones as those that sign certificates."""
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
         self._deadline = deadline_seconds
+        self._authorities = authorities
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -44,6 +47,8 @@ class BoundedAdapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
         options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline)
         options["stream"] = True
+        if self._authorities is not None:
+            options["verify"] = str(self._authorities)
         with _deadline(self._deadline) as watchdog:
             try:
                 response = super().send(request, **options)

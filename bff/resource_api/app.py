@@ -49,6 +49,7 @@ def create_app(
         profile=settings.token_profile,
         clock_skew_seconds=settings.clock_skew_seconds,
         allow_http=settings.env == "development",
+        ca_file=settings.issuer_ca_file,
         cache_policy=cache_policy,
         clock=clock,
         monotonic=monotonic,

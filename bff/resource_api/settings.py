@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -79,6 +81,20 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _authorities(value: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=value)
+    except ssl.SSLError:
+        raise ValueError(
+            "is not a PEM file with certificates: give those of the issuer's authorities"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"cannot be read ({error.strerror}): name a file that this process may read"
+        ) from None
+    return value.absolute()
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 
@@ -90,7 +106,10 @@ class Settings(BaseModel):
 
     env: Literal["production", "development"] = "production"
     bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:5001"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     issuers: Names = ()
+    issuer_ca_file: Annotated[Path, AfterValidator(_authorities)] | None = None
     token_profile: Annotated[Literal["cognito", "rfc9068"], BeforeValidator(_lower)] = "cognito"
     scope: Annotated[str, AfterValidator(_scope)] = "api://weather/access"
     client_ids: Annotated[frozenset[str], BeforeValidator(_list)] = frozenset()
@@ -130,6 +149,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     problems = [f"{variable_of(field)} is not text in UTF-8: set it anew." for field in unreadable]
     problems += [] if "issuers" in unreadable else _issuer_problems(given)
     problems += _audience_problems(given)
+    problems += [] if unreadable else _tls_problems(given)
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
@@ -182,3 +202,10 @@ def _audience_problems(given: Mapping[str, Any]) -> list[str]:
     names = f"{variable_of('client_ids')} and {variable_of('audience')}"
     fix = "name the clients whose tokens are accepted, or this API's audience, or both"
     return [f"{names} are both unset: {fix}."]
+
+
+def _tls_problems(given: Mapping[str, Any]) -> list[str]:
+    names = [variable_of("tls_cert_file"), variable_of("tls_key_file")]
+    if ("tls_cert_file" in given) == ("tls_key_file" in given):
+        return []
+    return [f"{names[0]} and {names[1]} belong together: set both, or neither."]

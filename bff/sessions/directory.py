@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from bff.errors import StoreUnavailable
+from bff.sessions.ending import Reason
 from bff.sessions.index import EVERYBODY, UserIndex, without_sid
 from bff.sessions.record import Meta, SessionRecord
 from bff.sessions.store import Found, SessionStore
@@ -91,10 +92,10 @@ class Directory:
         self._index.cut_off(user, CUT_OFF_SECONDS)
         return self._end_all(name for name in self._index.of(user) if name != current)
 
-    def end_user(self, user: str) -> Iterator[Ended]:
+    def end_user(self, user: str, reason: Reason = Reason.REVOKED) -> Iterator[Ended]:
         """End all of a user's sessions, and every sign-in of theirs under way."""
         self._index.cut_off(user, CUT_OFF_SECONDS)
-        return self._end_all(self._index.of(user))
+        return self._end_all(self._index.of(user), reason)
 
     def end_provider_session(self, names: list[str], user: str | None) -> Iterator[Ended]:
         """End the sessions that began under a `sid` of the provider, by its keyed hashes (of each key of
@@ -113,7 +114,8 @@ class Directory:
                 meta = self._store.peek(session)
                 if meta is not None and not meta.provider_sids:
                     found.append(session)
-        return self._end_all(session for session in dict.fromkeys(found) if self._is_of(session, user))
+        meant = (session for session in dict.fromkeys(found) if self._is_of(session, user))
+        return self._end_all(meant, Reason.PROVIDER)
 
     def _is_of(self, session: str, user: str | None) -> bool:
         meta = self._store.peek(session)
@@ -128,14 +130,14 @@ class Directory:
         """End the user's oldest sessions beyond so many."""
         return self._end_all(each.id for each in self.of(user)[:-most])
 
-    def _end_all(self, names: Iterable[str]) -> Iterator[Ended]:
+    def _end_all(self, names: Iterable[str], reason: Reason = Reason.REVOKED) -> Iterator[Ended]:
         for name in names:
             # Looked up first: the deletion may reach Redis twice, and says nothing the second time.
             there = self._store.look(name)
             if there is None:
                 continue
             try:
-                record = self._store.end(name)
+                record = self._store.end(name, reason)
             except StoreUnavailable:  # it may have ended; that it should is certain
                 yield Ended(name, there.record)
                 raise

@@ -17,6 +17,7 @@ from flask_session.redis.redis import RedisSession, RedisSessionInterface
 
 from bff.errors import NotSignedIn, SessionExpired, StoreUnavailable
 from bff.request import Admitted
+from bff.sessions.ending import Reason
 from bff.sessions.record import Meta, SessionRecord, digest, new_sid, well_formed
 from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
@@ -141,7 +142,7 @@ class SafeRedisSessionInterface(RedisSessionInterface):
     def end(self, session: BFFSession) -> SessionRecord | None:
         """End the session and drop its cookie; what it held, for revocation."""
         name = session.digest
-        record = self.store.end(name) if name is not None else None
+        record = self.store.end(name, Reason.SIGNED_OUT) if name is not None else None
         session.vanish()
         return record
 

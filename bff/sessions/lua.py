@@ -54,11 +54,13 @@ return 1
 END = Script("""
 local fields = redis.call('HGETALL', KEYS[1])
 redis.call('DEL', KEYS[1], KEYS[2])
+if #fields > 0 then redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[2]) end
 return fields
 """)
 
 END_IF = Script("""
 if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
 return redis.call('DEL', KEYS[1], KEYS[2])
 """)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bff.errors import StoreUnavailable
+from bff.errors import SessionKeyMissing, StoreUnavailable
 from bff.sealing import Keyring, NotAuthentic, UnknownKey
 from bff.sessions.packing import PackedTokens, compress, decompress, pack_tokens, unpack_tokens
 from bff.tokens import TokenSet
@@ -70,6 +70,11 @@ class SessionRecord(msgspec.Struct, frozen=True):
     generation: int
     tokens: TokenSet
     data: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The session's public name, a digest of an id that only the cookie knows."""
+        return self.key.rpartition("{")[2].removesuffix("}")
 
     @property
     def who(self) -> dict[str, Any]:
@@ -216,11 +221,12 @@ class Codec:
 
 
 def _unreadable(error: Exception) -> StoreUnavailable:
+    told = "The session cannot be opened at the moment."
     if isinstance(error, UnknownKey):
         reason = "a session is sealed under a key that BFF_SECRET_KEYS does not hold: put the key back"
-    else:
-        reason = "a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?"
-    return StoreUnavailable("The session cannot be opened at the moment.", reason=reason)
+        return SessionKeyMissing(told, reason=reason)
+    reason = "a session record was altered, or is not ours: is BFF_REDIS_PREFIX shared?"
+    return StoreUnavailable(told, reason=reason)
 
 
 def _place(key: str, field: bytes, meta: bytes) -> bytes:

@@ -17,7 +17,8 @@ import msgspec
 
 from bff.errors import StoreUnavailable
 from bff.sessions import lua
-from bff.sessions.errors import StoreErrors
+from bff.sessions.ending import NOTE_SECONDS, Reason, note
+from bff.sessions.errors import StoreErrors, unavailable
 from bff.sessions.index import UserIndex
 from bff.sessions.lasting import LastingWrites
 from bff.sessions.lifetime import Lifetime
@@ -180,10 +181,12 @@ class SessionStore:
         args: list[str | int | bytes] = [record.generation, sealed, repr(self.lifetime.idle), repr(end)]
         return Saved(self._run_lasting("refresh", lua.SAVE_TOKENS, [record.key], args))
 
-    def end(self, session: str) -> SessionRecord | None:
-        """Delete a session, whatever state it is in; what it held, if that opens, for revocation."""
+    def end(self, session: str, reason: Reason = Reason.REVOKED) -> SessionRecord | None:
+        """Delete a session, whatever state it is in; what it held, if that opens, for revocation. The
+        `reason` is kept for a moment, for streams of the session that are open elsewhere."""
         key = self.codec.key(session)
-        flat: list[bytes] = self._run_lasting("end", lua.END, with_lease(key))
+        keys = [*with_lease(key), note(key)]
+        flat: list[bytes] = self._run_lasting("end", lua.END, keys, [reason, NOTE_SECONDS])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if (meta := self.codec.meta(fields)) is not None:
             self._forget(meta, session)
@@ -198,8 +201,11 @@ class SessionStore:
                 self.index.remove(name, session)
 
     def end_if_current(self, record: SessionRecord) -> bool:
-        """Delete a session unless its tokens have been replaced since `record` was read."""
-        ended = bool(self._run_lasting("end", lua.END_IF, with_lease(record.key), [record.generation]))
+        """Delete a session whose tokens the provider refused, unless they have been replaced since `record`
+        was read."""
+        keys = [*with_lease(record.key), note(record.key)]
+        args: list[str | int | bytes] = [record.generation, Reason.PROVIDER, NOTE_SECONDS]
+        ended = bool(self._run_lasting("end", lua.END_IF, keys, args))
         if ended:
             self._forget(record.meta, self.codec.session(record.key))
         return ended
@@ -255,7 +261,9 @@ class SessionStore:
         key, value = self.codec.key("ready"), secrets.token_bytes(8)
         with self._errors():
             self._client.set(key, value, ex=60)
-            self._client.get(key)
+            given_back = self._client.get(key)
+        if given_back is None:  # another process may have written its own meanwhile
+            raise unavailable("it does not give back what was written")
         self.index.redis_clock.learn()
 
     def _live(self, key: str, fields: Mapping[bytes, bytes]) -> SessionRecord | None:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 from bff.client_key import load_client_key
 from bff.sealing import parse_key
 from bff.settings.redis_url import parse_redis_url
+from bff.tls import check_authorities, check_readable
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -126,6 +127,16 @@ def _client_key_file(value: Path) -> Path:
     return value.resolve()
 
 
+def _readable(value: Path) -> Path:
+    check_readable(value)
+    return value.absolute()  # not what a link leads to now: renewal often turns it elsewhere
+
+
+def _authorities(value: Path) -> Path:
+    check_authorities(value)
+    return value.absolute()
+
+
 def _filled(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable():
         raise ValueError("must be printable ASCII text and not empty")
@@ -141,6 +152,8 @@ Seconds = Annotated[int, Field(gt=0, le=10**9)]  # Redis refuses an expiry beyon
 Names = Annotated[tuple[Text, ...], split(",")]
 ClientKeyFile = Annotated[Path, AfterValidator(_client_key_file)]
 Folder = Annotated[Path, AfterValidator(_folder)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+Authorities = Annotated[Path, AfterValidator(_authorities)]
 Network = Annotated[IPNetwork, PlainValidator(_network)]
 SecretKeys = Annotated[tuple[SecretStr, ...], split(","), Field(min_length=1), AfterValidator(_secret_keys)]
 RedisURL = Annotated[SecretStr, AfterValidator(_redis_url)]

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 
 from bff.settings.kinds import (
     URL,
+    Authorities,
     BaseURL,
     Bind,
     ClientKeyFile,
     Folder,
     Network,
     Origin,
+    ReadableFile,
     RedisURL,
     Seconds,
     SecretKeys,
@@ -26,6 +28,7 @@ from bff.settings.kinds import (
 )
 from bff.settings.redis_url import RedisAddress, parse_redis_url
 from bff.settings.routes import WEATHER, RouteSettings, never_back
+from bff.tls import FilesRefused, Identity, identity, server_context
 
 
 class Settings(BaseModel):
@@ -36,8 +39,11 @@ class Settings(BaseModel):
     env: Literal["production", "development"] = "production"
     bind: Bind = "127.0.0.1:5003"
     public_url: Origin
+    tls_cert_file: ReadableFile | None = None
+    tls_key_file: ReadableFile | None = Field(default=None, validate_default=True)
     workers: Annotated[int, Field(gt=0, le=100_000)] = Field(default_factory=lambda: os.cpu_count() or 1)
     oidc_issuer: URL
+    oidc_ca_file: Authorities | None = None
     oidc_client_id: Text
     oidc_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
         "client_secret_basic"
@@ -55,6 +61,7 @@ class Settings(BaseModel):
     secret_keys: SecretKeys
     routes: tuple[RouteSettings, ...] = ()
     api_url: BaseURL | None = None
+    api_ca_file: Authorities | None = None
     session_idle_seconds: Seconds = 1800
     session_max_seconds: Seconds = 28800
     sessions_per_user: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -62,6 +69,8 @@ class Settings(BaseModel):
     refresh_leeway_seconds: Annotated[int, Field(ge=0)] = 60
     provider_timeout_seconds: Seconds = 10
     upstream_timeout_seconds: Seconds = 30
+    streams_per_session: Seconds = 20
+    streams_per_worker: Seconds = 4096
     max_body_bytes: Annotated[int, Field(gt=0, le=2**50)] = 10_485_760
     max_header_bytes: Annotated[int, Field(ge=8192)] = 65_536
     static_dir: Folder | None = None
@@ -70,6 +79,7 @@ class Settings(BaseModel):
     forward_auth_bind: Bind | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
+    metrics_bind: Bind | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -86,6 +96,17 @@ class Settings(BaseModel):
     def redis_address(self) -> RedisAddress:
         """Where sessions lie, and how we get in there."""
         return parse_redis_url(self.redis_url.get_secret_value())
+
+    @property
+    def local(self) -> bool:
+        """Whether this is a stack on the very machine of its browser, beside others under the same name."""
+        host = urlsplit(self.public_url).hostname or ""
+        return not self.production and (host == "localhost" or host.endswith(".localhost"))
+
+    @property
+    def tls(self) -> Identity | None:
+        """What this server shows where it speaks TLS itself."""
+        return identity(self.tls_cert_file, self.tls_key_file)
 
     @property
     def redirect_uri(self) -> str:
@@ -121,6 +142,28 @@ class Settings(BaseModel):
     def _https_in_production(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("env") == "production" and not value.startswith("https://"):
             raise ValueError("must be https in production (BFF_ENV=development allows http)")
+        return value
+
+    @field_validator("tls_cert_file")
+    @classmethod
+    def _reachable_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not info.data.get("public_url", "https://").startswith("https://"):
+            raise ValueError("must be left out where BFF_PUBLIC_URL is http: browsers would not get in")
+        return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _with_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert_file" not in info.data:
+            return value
+        certificate = info.data["tls_cert_file"]
+        if (value is None) != (certificate is None):
+            raise ValueError("must be set together with BFF_TLS_CERT_FILE: both or neither")
+        if value is not None:
+            try:
+                server_context(Identity(certificate, value))
+            except FilesRefused as error:
+                raise ValueError(f"or BFF_TLS_CERT_FILE is wrong: {error}") from None
         return value
 
     @field_validator("oidc_client_secret")
@@ -197,6 +240,16 @@ class Settings(BaseModel):
             raise ValueError("; and ".join(wrong))
         return value
 
+    @field_validator("metrics_bind")
+    @classmethod
+    def _where_nobody_else_listens(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """What is counted is nobody's business but the operator's."""
+        for other in ("bind", "forward_auth_bind"):
+            taken = info.data.get(other)
+            if value is not None and taken is not None and overlap(value, taken):
+                raise ValueError(f"must be another address than BFF_{other.upper()}")
+        return value
+
     @field_validator("static_dir")
     @classmethod
     def _a_built_app(cls, value: Path | None) -> Path | None:
@@ -209,6 +262,13 @@ class Settings(BaseModel):
     def _of_an_app(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("static_dir", value) is None:
             raise ValueError("is the policy of BFF_STATIC_DIR, which is not set")
+        return value
+
+    @field_validator("api_ca_file")
+    @classmethod
+    def _of_an_api_over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not (info.data.get("api_url", "https://") or "").startswith("https://"):
+            raise ValueError("is for a BFF_API_URL that begins with https://")
         return value
 
     @field_validator("api_url")

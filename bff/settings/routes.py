@@ -63,6 +63,7 @@ class RouteSettings(BaseModel):
     resource: str | None = None
     max_age: Seconds | None = None
     timeout_seconds: Seconds | None = None
+    stream: Literal["sse", "websocket"] | None = None
     csrf: Literal["header", "fetch-metadata"] = "header"
     request_headers: tuple[str, ...] = ()
     response_headers: tuple[str, ...] = ()
@@ -123,6 +124,8 @@ class RouteSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RouteSettings:
+        if self.stream == "websocket" and "GET" not in self.methods:
+            raise ValueError('stream = "websocket" needs the method GET, which opens every WebSocket')
         if self.anonymous and self.token in ("user", "user_or_client"):
             raise ValueError(
                 'anonymous = true needs token = "client" or "none": a user\'s token needs a user'

@@ -42,8 +42,11 @@ class Connection(asyncio.Protocol):
         self._watch_at = math.inf
         self.begin(head_only=False)
 
-    def begin(self, *, head_only: bool) -> None:
-        """Make ready for an exchange; `head_only` where the response has no body (HEAD)."""
+    def begin(self, *, head_only: bool, upgrade: bool = False) -> None:
+        """Make ready for an exchange; `head_only` where the response has no body (HEAD), `upgrade` where the
+        request asks for another protocol."""
+        self._upgrade = upgrade
+        self._early = b""  # of that protocol, come with the head
         self._parser = httptools.HttpResponseParser(self)
         self._head_only = head_only
         self.status = 0
@@ -69,6 +72,9 @@ class Connection(asyncio.Protocol):
         if self.complete or self._error is not None:
             self._discard()  # bytes that no request has asked for: RFC 9112 §9.2
             return
+        if self.status == 101:
+            self._early += data
+            return
         self._answered = True
         if not self._head.done():
             self._head_bytes += len(data)
@@ -77,8 +83,11 @@ class Connection(asyncio.Protocol):
                 return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(Broken("the upstream switched protocols unasked"))
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.status == 101:
+                self._early = data[upgrade.args[0] :]
+            else:
+                self._fail(Broken("the upstream switched protocols unasked"))
         except httptools.HttpParserError as error:
             self._malformed(error)
 
@@ -117,7 +126,11 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200 or self.status:
+        if self.status:
+            return
+        if status < 200:
+            if status == 101 and self._upgrade and self._parser.should_upgrade():
+                self._switched()
             return
         if status > 599:
             raise Broken("the status is none")  # RFC 9110 §15
@@ -127,6 +140,24 @@ class Connection(asyncio.Protocol):
             self.complete = True
         if not self._head.done():
             self._head.set_result(None)
+
+    def _switched(self) -> None:
+        """From here on the bytes are of another protocol, and wait for whoever speaks it."""
+        self.status = 101
+        if self.transport is not None:
+            self.transport.pause_reading()
+        if not self._head.done():
+            self._head.set_result(None)
+
+    def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Give a connection that has switched protocols to `successor`: the transport, and what has been
+        said already. Raises Broken."""
+        if self.closed or self.transport is None:
+            raise Broken("the connection was lost")
+        self.transport.set_protocol(successor)
+        if self._watch is not None:
+            self._watch.cancel()
+        return self.transport, self._early
 
     def on_body(self, body: bytes) -> None:
         if self.complete:
@@ -142,7 +173,7 @@ class Connection(asyncio.Protocol):
         if not self.status:
             self.headers = []  # an interim response (100, 103): the real one follows
             return
-        if self._ended:
+        if self._ended or self.status == 101:
             return
         self.complete = self._ended = True
         # Also for HEAD and friends: only the parser knows that the message ended where it should.

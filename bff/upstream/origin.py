@@ -34,9 +34,17 @@ class Origin:
         self._idle: list[Connection] = []
 
     async def send(
-        self, method: str, target: bytes, headers: Headers, body: AsyncIterable[bytes] | None, patience: float
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: AsyncIterable[bytes] | None,
+        patience: float,
+        *,
+        upgrade: bool = False,
     ) -> Response:
-        """Send a request and wait `patience` seconds at most for the head of its response.
+        """Send a request and wait `patience` seconds at most for the head of its response; with `upgrade`
+        that may be a 101, else one is an error.
 
         `body` is sent as it comes, framed by the Content-Length among `headers` or else in chunks.
         Raises UpstreamUnreachable or UpstreamTimeout.
@@ -47,14 +55,14 @@ class Origin:
             if connection is None:
                 connection = await self._connect()
             try:
-                return await self._exchange(connection, method, head, headers, body, patience)
+                return await self._exchange(connection, method, head, headers, body, patience, upgrade)
             except Broken as error:
                 # The upstream closed an idle connection while we were taking it: nothing was answered, and
                 # the request may be repeated.
                 if not (connection.used and error.virgin and body is None and method in _IDEMPOTENT):
                     raise
             connection = await self._connect()
-            return await self._exchange(connection, method, head, headers, body, patience)
+            return await self._exchange(connection, method, head, headers, body, patience, upgrade)
         except (Late, TimeoutError):
             raise UpstreamTimeout(reason="no response head in time") from None
         except Broken as error:
@@ -68,8 +76,9 @@ class Origin:
         headers: Headers,
         body: AsyncIterable[bytes] | None,
         patience: float,
+        upgrade: bool,
     ) -> Response:
-        connection.begin(head_only=method == "HEAD")
+        connection.begin(head_only=method == "HEAD", upgrade=upgrade)
         sender: asyncio.Task[None] | None = None
         try:
             connection.send(head)

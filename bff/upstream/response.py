@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from bff.errors import UpstreamTimeout, UpstreamUnreachable
+from bff.sockets import probe_when_quiet
 from bff.upstream.connection import Broken, Connection, Late
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ class Response:
         self.status = connection.status
         self.headers = list(connection.headers)  # a snapshot: trailers arrive through the same callback
         self.sender: asyncio.Task[None] | None = None
+
+    def be_patient(self, seconds: float) -> None:
+        """Let the body pause for so long: it is a stream. Whether the upstream is still there is asked of the
+        operating system."""
+        self._patience = seconds
+        probe_when_quiet(self._connection.transport)
+
+    def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After a 101: give the connection to `successor`; its transport, and what has come already. Raises
+        UpstreamUnreachable."""
+        try:
+            return self._connection.hand_over(successor)
+        except Broken as error:
+            raise UpstreamUnreachable(reason=str(error)) from None
 
     def whole(self) -> bytes | None:
         """The body, where it has come with the head; then `body` has nothing left to give."""

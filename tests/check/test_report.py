@@ -206,6 +206,7 @@ KEYS = [new_key() for _ in range(4)]
 VALUES: dict[str, list[Any]] = {
     "env": ["development", "production", "development"],
     "bind": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+    "metrics_bind": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
     "public_url": ["https://a.example", "https://b.example", "https://c.example"],
     "oidc_issuer": ["https://a.example", "https://b.example", "https://c.example"],
     "oidc_client_auth": ["client_secret_post", "client_secret_basic", "client_secret_post"],
@@ -223,6 +224,10 @@ VALUES: dict[str, list[Any]] = {
     "sessions_per_user": ["1", "2", "3"],
 }
 NEED_OTHERS = {
+    "tls_cert_file",
+    "tls_key_file",
+    "oidc_ca_file",
+    "api_ca_file",
     "forward_auth_bind",
     "oidc_client_key_file",
     "static_dir",

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.check.conftest import Setup
+from tests.support.authority import Authority
 from tests.support.stack import free_port
 from tests.support.upstream import ok, says
+from tests.test_upstream_tls import secured
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"401 Unauthorized", b"404 Not Found", b"500 Oh"])
@@ -54,3 +56,18 @@ def test_each_is_asked_once_without_a_token(setup: Setup, tmp_path: Path) -> Non
     setup.report()
     assert len(setup.upstream.requests) == 1
     assert setup.upstream.requests[0].all("authorization") == []
+
+
+def test_an_authority_of_ones_own(setup: Setup, tmp_path: Path) -> None:
+    """An upstream is asked with what its route trusts; without it, the setting is named that would help."""
+    authority = Authority(tmp_path)
+    with secured(authority.sign("api", "127.0.0.1")) as url:
+        setup.set(api_url=url)
+        assert setup.says("error", "upstream", "its certificate is not trusted")
+        setup.set(api_ca_file=str(authority.file))
+        assert setup.says("ok", "upstream", url, "status 200")
+        file = tmp_path / "bff.toml"
+        lines = ["[[routes]]", 'path = "/x"', f'upstream = "{url}"', f'upstream_ca_file = "{authority.file}"']
+        file.write_text("\n".join(lines))
+        setup.set(api_url=None, api_ca_file=None, config=str(file))
+        assert setup.says("ok", "upstream", url, "status 200")

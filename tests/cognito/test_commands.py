@@ -94,7 +94,7 @@ def test_env_prints_secrets_when_told_to(pool: Built) -> None:
 def test_the_local_stack_runs_with_them(pool: Built, tmp_path: Path) -> None:
     """With the printed variables `bff dev` starts no provider of its own, and the API gets its settings."""
     printed = variables(run("env", "--stack", STACK, "--secrets").stdout)
-    plan = make_plan({**printed, "XDG_STATE_HOME": str(tmp_path), **ports()}, reset=False)
+    plan = make_plan({**printed, "XDG_STATE_HOME": str(tmp_path), **ports()}, reset=False, https=False)
     os.close(plan.lock)
     assert not plan.local_idp
     assert plan.issuer == pool.issuer

@@ -10,6 +10,7 @@ import pytest
 
 from bff.errors import StoreUnavailable
 from bff.sessions.directory import Directory, Ended, Listed, Unreadable
+from bff.sessions.ending import Reason
 from bff.sessions.index import EVERYBODY
 from bff.sessions.record import Meta, SessionRecord, digest
 from bff.tokens import TokenSet
@@ -245,14 +246,14 @@ def test_a_deletion_whose_answer_was_lost(
     names = [begin(rig, name) for name in ("1", "2", "3")]
     end, seen = rig.store.end, []
 
-    def lossy(name: str) -> SessionRecord | None:
+    def lossy(name: str, *reason: Reason) -> SessionRecord | None:
         seen.append(name)
-        record = end(name)
+        record = end(name, *reason)
         if len(seen) < 2:
             return record
         if lost == "both answers":
             raise StoreUnavailable(reason="Redis: TimeoutError")
-        return end(name)
+        return end(name, *reason)
 
     monkeypatch.setattr(rig.store, "end", lossy)
     ended: list[Ended] = []

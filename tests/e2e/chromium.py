@@ -59,7 +59,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     def listen(text: str, kind: str, address: str) -> None:
         # A failed fetch is logged by the browser itself; that is how signed-out visitors are told apart. And
         # a page of the provider that is made to attack us in a test complains that it cannot.
-        attack = "/bff/user" in text and not address.startswith("http://localhost")
+        attack = "/bff/user" in text and not address.startswith(("http://localhost", "https://localhost"))
         if kind == "error" and "Failed to load resource" not in text and not attack:
             complaints.append(text)
 

@@ -47,14 +47,29 @@ class LiveStack:
     settings: dict[str, str] = field(default_factory=dict)
     ports: list[int] = field(default_factory=lambda: free_ports(3))
     process: subprocess.Popen[bytes] | None = None
+    https: bool = False
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.ports[0]}"
+        return f"{self._scheme}://localhost:{self.ports[0]}"
 
     @property
     def idp_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports[2]}"
+        return f"{self._scheme}://127.0.0.1:{self.ports[2]}"
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie."""
+        return "__Host-bff" if self.https else "bff"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that signs for this stack, with https."""
+        return self.state / "bff" / "tls" / "authority.crt"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.https else "http"
 
     @property
     def log(self) -> str:
@@ -70,6 +85,7 @@ class LiveStack:
     def launch(self, *options: str) -> None:
         """Start the process without waiting."""
         self.state.mkdir(parents=True, exist_ok=True)
+        options = ("--https", *options) if self.https else options
         with (self.state / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bff", "dev", *options],
@@ -113,10 +129,17 @@ class LiveStack:
 
 
 def sign_in(
-    url: str, username: str = ALICE, password: str = PASSWORD, return_url: str = "/"
+    url: str,
+    username: str = ALICE,
+    password: str = PASSWORD,
+    return_url: str = "/",
+    authority: Path | None = None,
 ) -> requests.Session:
-    """A browser's session after the sign-in, by HTTP alone."""
+    """A browser's session after the sign-in, by HTTP alone; it trusts `authority`, where one is given."""
     browser = requests.Session()
+    if authority is not None:
+        browser.verify = str(authority)
+        browser.trust_env = False  # REQUESTS_CA_BUNDLE would win
     answer = browser.get(f"{url}/bff/login", params={"returnUrl": return_url}, timeout=20)
     answer = submit(browser, answer, username=username, password=password)
     assert answer.status_code == 200, answer.text

@@ -207,9 +207,9 @@ class Fleet:
         )
 
     def keys(self, visitor: Visitor) -> list[bytes]:
-        """All Redis keys that belong to the session."""
+        """All Redis keys that belong to the session, but for the note that says why it has ended."""
         found: list[bytes] = self.client.keys(f"*{visitor.digest}*")
-        return found
+        return [key for key in found if not key.endswith(b":ended")]
 
     def end_pause(self, visitor: Visitor) -> None:
         """As if the pause after a refresh were over."""

@@ -187,6 +187,7 @@ def test_settings_print_nothing_odd() -> None:
     """The repr is that of a plain model: names and values, none of them secret."""
     assert repr(load(GOOD)).startswith("Settings(")
     assert set(Settings.model_fields) == {
-        "env", "bind", "issuers", "token_profile", "scope", "client_ids", "audience", "cors_origins",
+        "env", "bind", "tls_cert_file", "tls_key_file", "issuer_ca_file", "issuers", "token_profile", "scope",
+        "client_ids", "audience", "cors_origins",
         "clock_skew_seconds", "workers", "log_level", "log_format",
     }  # fmt: skip

@@ -23,6 +23,7 @@ from bff.answers import CommonHeaders
 from bff.app import create_app
 from bff.connection import Protocol
 from bff.dataplane import ASGIApp
+from bff.instruments import Plane
 from bff.sealing import Keyring, new_key
 from bff.serving import Server
 from bff.sessions.lifetime import Lifetime
@@ -205,6 +206,7 @@ class Stack:
     upstream: ScriptedUpstream
     store: Store
     clock: Clock
+    app: Plane
 
     @property
     def origin(self) -> str:
@@ -278,4 +280,4 @@ def running(
                 side={loaded.forward_auth_bind: "forward_auth"} if loaded.forward_auth_bind else None,
             )
         )
-        yield Stack(port, loaded, provider, upstream, store, clock)
+        yield Stack(port, loaded, provider, upstream, store, clock, app)

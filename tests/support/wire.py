@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -53,10 +55,15 @@ class Closed(Exception):
 class Line:
     """One connection to a server on this machine."""
 
-    def __init__(self, port: int, timeout: float = 10) -> None:
+    def __init__(self, port: int, timeout: float = 10, authorities: Path | None = None) -> None:
+        """Over TLS with localhost where `authorities` are given, which must have signed its certificate."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if authorities is not None:
+            context = ssl.create_default_context(cafile=authorities)
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self._file = self.socket.makefile("rb")
+        self.whole = False
 
     def send(self, data: bytes) -> Line:
         """Send bytes; a peer that has hung up is noticed when reading."""
@@ -93,6 +100,15 @@ class Line:
         self._file.close()
         self.socket.close()
 
+    def chunks(self) -> Iterator[bytes]:
+        """The pieces of a chunked body as they come; `whole` says then whether it came to its end."""
+        self.whole = False
+        while (first := self._file.readline()) not in (b"", b"0\r\n"):
+            piece = self._file.read(int(first, 16))
+            self._file.readline()
+            yield piece
+        self.whole = first == b"0\r\n"
+
     def _head(self) -> tuple[int, list[tuple[str, str]]]:
         try:
             first = self._file.readline()
@@ -124,18 +140,18 @@ class Line:
 
 
 @contextmanager
-def line(port: int, timeout: float = 10) -> Iterator[Line]:
+def line(port: int, timeout: float = 10, authorities: Path | None = None) -> Iterator[Line]:
     """A connection for the length of a block."""
-    connection = Line(port, timeout)
+    connection = Line(port, timeout, authorities)
     try:
         yield connection
     finally:
         connection.close()
 
 
-def exchange(port: int, data: bytes, *, head_only: bool = False) -> Answer:
+def exchange(port: int, data: bytes, *, head_only: bool = False, authorities: Path | None = None) -> Answer:
     """Send `data` on a connection of its own; the first response to it."""
-    with line(port) as connection:
+    with line(port, authorities=authorities) as connection:
         return connection.send(data).answer(head_only=head_only)
 
 

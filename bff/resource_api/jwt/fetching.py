@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -41,12 +42,22 @@ def discovery_url(issuer: str) -> str:
     return f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
-def fetch_keys(issuer: str, algorithms: Collection[str], limits: FetchLimits, *, allow_http: bool) -> KeySet:
-    """Fetch the issuer's usable verification keys, or raise `FetchFailed`."""
+def fetch_keys(
+    issuer: str,
+    algorithms: Collection[str],
+    limits: FetchLimits,
+    *,
+    allow_http: bool,
+    authorities: Path | None = None,
+) -> KeySet:
+    """Fetch the issuer's usable verification keys, or raise `FetchFailed`.
+
+    `authorities` take the place of the well-known ones as those that sign the issuer's certificate.
+    """
     # Here, not above: it takes a fifth of a second, and the API is to listen before that.
     from bff.resource_api.jwt.transport import TRANSPORT_ERRORS, Watchdog, watched_session
 
-    with Watchdog(limits.total) as watchdog, watched_session(watchdog) as session:
+    with Watchdog(limits.total) as watchdog, watched_session(watchdog, authorities) as session:
         try:
             metadata = _get_object(session, discovery_url(issuer), limits, watchdog)
             jwks_uri = _jwks_uri(metadata, issuer, allow_http=allow_http)

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,11 +62,11 @@ class Watchdog:
                 _cut(connection)
 
 
-def watched_session(watchdog: Watchdog) -> requests.Session:
+def watched_session(watchdog: Watchdog, authorities: Path | None = None) -> requests.Session:
     """A session without retries and credentials, all of whose connections `watchdog` can cut."""
     session = _Session()
     session.auth = _no_credentials
-    session.mount("https://", adapter := _WatchedAdapter(watchdog))
+    session.mount("https://", adapter := _WatchedAdapter(watchdog, authorities))
     session.mount("http://", adapter)
     return session
 
@@ -77,9 +78,15 @@ class _Session(requests.Session):
 
 
 class _WatchedAdapter(HTTPAdapter):
-    def __init__(self, watchdog: Watchdog) -> None:
+    def __init__(self, watchdog: Watchdog, authorities: Path | None) -> None:
         self._pools = _pools(watchdog)
+        self._authorities = authorities
         super().__init__(max_retries=0)
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
+        if self._authorities is not None:  # else those of `requests`, or of REQUESTS_CA_BUNDLE
+            options["verify"] = str(self._authorities)
+        return super().send(request, **options)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

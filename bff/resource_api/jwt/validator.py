@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bff.resource_api.jwt.claims import ClaimRules, judge
@@ -29,8 +30,9 @@ class JWTValidator:
 
     At least one of `client_ids` (compared with the claim `client_id`) and `audience` (which `aud`
     must contain) is needed; with both, both must hold. `clock` gives seconds since the epoch for
-    the claims, `monotonic` the seconds by which keys age. Thread-safe; fetches nothing before the
-    first token.
+    the claims, `monotonic` the seconds by which keys age. `ca_file` names the authorities that sign the
+    issuers' certificates, in place of the well-known ones. Thread-safe; fetches nothing before the first
+    token.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class JWTValidator:
         algorithms: Collection[str] = ("RS256",),
         clock_skew_seconds: float = 60,
         allow_http: bool = False,
+        ca_file: Path | str | None = None,
         cache_policy: CachePolicy | None = None,
         fetch_limits: FetchLimits | None = None,
         clock: Callable[[], float] = time.time,
@@ -57,11 +60,17 @@ class JWTValidator:
         if self._rules.profile is TokenProfile.RFC9068 and audience is None:
             logger.warning("profile rfc9068 without an audience: `aud` is not checked (RFC 9068, section 4)")
         self._clock = clock
-        limits = fetch_limits or FetchLimits()
+        fetch = partial(
+            fetch_keys,
+            algorithms=self._algorithms,
+            limits=fetch_limits or FetchLimits(),
+            allow_http=allow_http,
+            authorities=None if ca_file is None else Path(ca_file),
+        )
         self._caches = {
             name: KeyCache(
                 name,
-                partial(fetch_keys, name, self._algorithms, limits, allow_http=allow_http),
+                partial(fetch, name),
                 cache_policy,
                 monotonic,
             )

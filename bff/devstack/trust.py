@@ -1,0 +1,70 @@
+"""How a person lets a browser trust the local authority, and takes that back."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from bff.devstack.authority import Authority
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Two lines for a shell."""
+
+    trust: str
+    undo: str
+
+
+def commands(name: str, file: Path, system: str, home: Path) -> Commands:
+    """For the authority of this name, whose certificate is `file`; `system` is "linux", "darwin" or "wsl"."""
+    path = shlex.quote(str(file))
+    if system == "darwin":
+        chain = "~/Library/Keychains/login.keychain-db"
+        return Commands(
+            f"security add-trusted-cert -r trustRoot -p ssl -k {chain} {path}",
+            f"security delete-certificate -c {name} -t {chain}",
+        )
+    if system == "wsl":  # the browser is Windows's own
+        return Commands(
+            f'certutil.exe -user -addstore Root "$(wslpath -w {path})"',
+            f"certutil.exe -user -delstore Root {name}",
+        )
+    store = f"$HOME/{_nss_store(home)}"
+    return Commands(
+        f"mkdir -p {store} && certutil -d sql:{store} -A -t C,, -n {name} -i {path}",
+        f"certutil -d sql:{store} -D -n {name}",
+    )
+
+
+def _nss_store(home: Path) -> str:
+    """Chromium's: it stays with the first one where that is, so we must not make it beside the second."""
+    old, new = ".pki/nssdb", ".local/share/pki/nssdb"
+    return old if (home / old).is_dir() else new
+
+
+def explanation(authority: Authority) -> list[str]:
+    """What the start block says about it, a line each."""
+    system = this_system()
+    lines = commands(authority.name, authority.file, system, Path.home())
+    needs = " (certutil: apt install libnss3-tools)" if system == "linux" else ""
+    new = ["This authority is new: what you may have trusted before is another one."] if authority.new else []
+    return [
+        "Browsers warn of these certificates until you have them trust the authority that signs them.",
+        f"It can sign for localhost and 127.0.0.1 alone, until {authority.ends:%Y-%m-%d}.",
+        *new,
+        f"  Trust it with{needs}",
+        f"    {lines.trust}",
+        "  Take it back with",
+        f"    {lines.undo}",
+        "  For Firefox and other systems, see docs/tutorial.md; restart the browser afterwards.",
+    ]
+
+
+def this_system() -> str:
+    """The system whose browser is to be told."""
+    if "microsoft" in platform.uname().release.lower():
+        return "wsl"
+    return platform.system().lower()
