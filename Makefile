@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format secrets screenshots lock wheel clean
+.PHONY: help run test check bench chaos format secrets screenshots lock wheel clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: $(VENV)/.test ## lint, types and import rules, without the tests
 
 bench: $(VENV)/.test ## measure the proxy beside others, and say what to install (QUICK=1: about a minute)
 	$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick) $(if $(DOCS),--docs)
+
+chaos: $(VENV)/.test ## kill and slow everything under load, and say what users noticed (QUICK=1: about a minute)
+	$(BIN)/python -m benchmarks.chaos $(if $(QUICK),--quick)
 
 format: $(VENV)/.test ## format the code
 	$(BIN)/ruff format

@@ -36,6 +36,9 @@ from bff.tls import FilesRefused, Identity, server_context
 KEEP_ALIVE_SECONDS = 75
 """Longer than what common proxies in front keep a connection: they, not we, close it first."""
 GRACEFUL_SECONDS = 30
+LAST_SECONDS = 1.0
+"""For how long, after the listener has closed, a connection on which nothing has come yet may still ask."""
+_LOOK_SECONDS = 0.01
 MOST_FILES = 65_536
 _MEMORY = Path("/dev/shm")  # noqa: S108  the workers' heartbeat file must not wait for a disk
 
@@ -80,6 +83,23 @@ class Server(uvicorn.Server):
                 backlog=self.config.backlog,
             )
             self.servers.append(listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever connected at the last moment is still heard: a proxy does not send again what it has sent
+        on a new connection, unless that is safe to repeat."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        for _ in range(round(LAST_SECONDS / _LOOK_SECONDS)):
+            if not self._unheard():
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        await super().shutdown(sockets)
+
+    def _unheard(self) -> bool:
+        """Whether there is a connection on which no request has come yet."""
+        return any(getattr(each, "cycle", None) is None for each in self.server_state.connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._loop is None:

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from bff.errors import ProviderUnavailable
+from bff.provider import transport
 from bff.provider.client import Provider
 from bff.provider.metadata import discovery_url, fetch_jwks, fetch_metadata
 from bff.provider.transport import BoundedAdapter, get_json
@@ -231,6 +232,47 @@ def test_head_that_drips(scripted: ScriptedProvider) -> None:
         assert "AnswerBroken" in caught.value.reason
         del scripted.replies["discovery"]
         assert provider._fetch_metadata().issuer == scripted.issuer, f"round {number}"
+
+
+WHOLE = {
+    "a length": (b"Content-Length: 9\r\n\r\n", b'{"a": 12}', True),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b'9\r\n{"a": 12}\r\n0\r\n\r\n', True),
+    "chunks without an end": (b"Transfer-Encoding: chunked\r\n\r\n", b'9\r\n{"a": 12}\r\n', False),
+    "less than its length": (b"Content-Length: 9\r\n\r\n", b'{"a": 1}', False),
+    "no length": (b"Connection: close\r\n\r\n", b'{"a": 12}', False),
+}
+
+
+@pytest.mark.parametrize(("head", "body", "whole"), WHOLE.values(), ids=WHOLE)
+def test_process_that_stands_still(
+    head: bytes, body: bytes, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that has come whole is used, although the process stood still until after the deadline: it
+    may hold tokens that come but once. One whose end nobody can tell is not."""
+    read = transport._read
+
+    def read_late(response: requests.Response) -> bytes:
+        time.sleep(0.6)
+        return read(response)
+
+    monkeypatch.setattr(transport, "_read", read_late)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answer = b"HTTP/1.1 200 OK\r\n" + head + body
+        threading.Thread(target=_answer_and_hold, args=(listener, answer), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        if whole:
+            assert get_json(BoundedAdapter(0.3), url) == {"a": 12}
+        else:
+            with pytest.raises(transport.AnswerBroken):
+                get_json(BoundedAdapter(0.3), url)
+
+
+def _answer_and_hold(listener: socket.socket, answer: bytes) -> None:
+    """Answer the first request at once, and keep the connection."""
+    with listener.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(answer)
+        connection.recv(65536)
 
 
 def test_handshake_that_drips() -> None:

@@ -547,6 +547,33 @@ def test_drain(stack: Stack) -> None:
         assert (code, "Traceback" in logged) == (0, False)
 
 
+def test_who_connected_at_the_last_moment(stack: Stack) -> None:
+    """A connection on which nothing had come when the listener closed gets its answer, although no other is
+    taken any more; one that stays silent does not hold the end up for long."""
+    stack.upstream.reset()
+    with serve_process(stack.provider, stack.store.url, stack.upstream, ROUTE) as process:
+        request = f"GET /public HTTP/1.1\r\nHost: localhost:{process.port}\r\nX-CSRF: 1\r\n\r\n".encode()
+        with line(process.port) as late, line(process.port):
+            time.sleep(0.2)  # until it has been accepted
+            started = time.monotonic()
+            process.signal(signal.SIGTERM)
+            assert until(lambda: refused(process.port), within=2)
+            answer = late.send(request).answer()
+            assert (answer.status, answer.get("connection")) == (200, "close")
+        code, logged = process.ended()
+        assert time.monotonic() - started < 5
+        assert (code, "Traceback" in logged) == (0, False)
+
+
+def refused(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_address_in_use() -> None:
     """An address in use is an OSError before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):

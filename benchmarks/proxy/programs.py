@@ -73,11 +73,17 @@ class Program:
         """End all its processes."""
         if self.process is None:
             return
-        self._signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        self._signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self.process.wait()
+
+    def kill(self) -> None:
+        """End all its processes at once, as a machine that loses its power; `start` begins them anew."""
+        self.send(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
 
     def last_words(self) -> str:
         """The end of what it printed."""
@@ -91,6 +97,7 @@ class Program:
             return False
         return True
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.group, number)

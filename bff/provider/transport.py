@@ -62,7 +62,9 @@ class BoundedAdapter(HTTPAdapter):
                 raise AnswerBroken(type(error).__name__, response=response) from error
             finally:
                 response.close()
-        if watchdog.bit:  # an answer without a length seems to end where the connection is cut
+        # An answer without a length seems to end where the connection is cut. Any other is whole, however
+        # late we read it: a process that stood still must not throw away what it has redeemed.
+        if watchdog.bit and not _tells_its_end(response):
             raise AnswerBroken("it took too long", response=response)
         return response
 
@@ -74,6 +76,11 @@ def _read(response: requests.Response) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise requests.RequestException("the answer is larger than 1 MiB")
     return bytes(body)
+
+
+def _tells_its_end(response: requests.Response) -> bool:
+    """Whether reading it would have failed had it been cut (RFC 9112 §6.3)."""
+    return "Content-Length" in response.headers or bool(response.raw.chunked)
 
 
 class _Watchdog:

@@ -149,16 +149,22 @@ class Fleet:
 
     def start(self, number: int = 1) -> list[Node]:
         """Start so many more nodes and wait until they are ready; for one test, which kills them."""
-        started = []
-        for _ in range(number):
-            port = free_port()
-            environ = self._environ | {"BFF_BIND": f"127.0.0.1:{port}", "PATH": os.environ["PATH"]}
-            node = Node(port, environ, self._folder / str(port))
-            self._stack.callback(node.kill)
-            started.append(node)
+        started = [self._launch(free_port()) for _ in range(number)]
         for node in started:
             assert until(node.ready, within=20), node.output
         return started
+
+    def replace(self, node: Node) -> Node:
+        """Another node in the place of one that has ended; ready."""
+        found = self._launch(node.port)
+        assert until(found.ready, within=20), found.output
+        return found
+
+    def _launch(self, port: int) -> Node:
+        environ = self._environ | {"BFF_BIND": f"127.0.0.1:{port}", "PATH": os.environ["PATH"]}
+        node = Node(port, environ, self._folder / str(port))
+        self._stack.callback(node.kill)
+        return node
 
     def reset(self) -> None:
         """No trouble, and an upstream that says which token it was sent."""
