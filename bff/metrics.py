@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 ALERTS = (
+    "certificate_not_renewed",
     "endpoint_left_out",
     "exchange_failed",
     "forward_auth_failed",

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from bff.cli import main
 from bff.errors import StoreUnavailable
 from bff.sealing import new_key
+from bff.sessions.ending import Reason
 from bff.sessions.record import SessionRecord
 from bff.sessions.store import SessionStore
 from tests.support.browser import Browser, error_page
@@ -88,11 +89,11 @@ def test_what_ended_is_revoked_whatever_happens_next(stack: Stack, monkeypatch: 
         sign_in(stack)
     end, ended = SessionStore.end, list[str]()
 
-    def once(self: SessionStore, name: str) -> SessionRecord | None:
+    def once(self: SessionStore, name: str, reason: Reason) -> SessionRecord | None:
         if ended:
             raise StoreUnavailable(reason="Redis: ConnectionError")
         ended.append(name)
-        return end(self, name)
+        return end(self, name, reason)
 
     monkeypatch.setattr(SessionStore, "end", once)
     done = bff(stack, "revoke", "--user", SUBJECT)
