@@ -73,9 +73,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal: PublicError | None = None
         self._owed_until = math.inf  # when the client must have sent what it has begun
         self._watch: asyncio.TimerHandle | None = None
-        self._active: Any = (
-            None  # the exchange that is being answered; self.cycle is the last that was asked for
-        )
+        self._active: Any = None  # the exchange being answered; self.cycle is the last that was asked for
         self._held: bytearray | None = None  # what comes after a request for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -63,7 +63,9 @@ class Exchange(RequestResponseCycle):
         self.on_response = on_response
         self.server = server
         self.keep_alive = keep_alive
-        self.waiting_for_100_continue = head.single(b"expect") is not None
+        # An older client knows no interim answer, and there is no other expectation (RFC 9110 §10.1.1).
+        expect = head.single(b"expect") if persistent else None
+        self.waiting_for_100_continue = expect is not None and expect.lower() == b"100-continue"
         self.body = bytearray()
         self.head = head
         self._persistent = persistent

@@ -442,6 +442,19 @@ def test_continue(stack: Stack, sid: str) -> None:
     assert stack.upstream.requests[0].all("expect") == []
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"), [("1.0", "100-continue"), ("1.1", "a-miracle"), ("1.1", "")]
+)
+def test_no_continue_where_none_is_expected(stack: Stack, sid: str, version: str, expected: str) -> None:
+    """HTTP/1.0 has no interim answers, and no other expectation brings one (RFC 9110 §10.1.1)."""
+    lines = ("Content-Length: 2", f"Expect: {expected}", "Connection: close")
+    request = head(stack, sid, "POST", "/api", *lines).replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    with line(stack.port) as connection:
+        connection.send(request + b"ok")
+        answer = connection.answer()
+    assert (answer.status, answer.interim, answer.body) == (200, [], b"ok")
+
+
 @pytest.mark.parametrize(("target", "status"), [("/api", 401), ("/nothing", 404)])
 def test_no_continue_for_the_refused(stack: Stack, target: str, status: int) -> None:
     """A request that is refused is not asked for its body."""
