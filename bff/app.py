@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from a2wsgi import WSGIMiddleware
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from bff import auth, pages, routes
@@ -91,19 +91,7 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         settings, clock, instruments.adapter(settings.provider_timeout_seconds, settings.oidc_ca_file)
     )
     revoker = Revoker(provider)
-    pool = ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh")
-    refresher = Refresher(
-        store,
-        reader,
-        instruments.provider(provider),
-        pool,
-        clock,
-        Outage(time.monotonic),
-        audit,
-        instruments.metrics,
-        leeway=settings.refresh_leeway_seconds,
-        provider_deadline=settings.provider_timeout_seconds,
-    )
+    refresher = _refresher(settings, store, reader, provider, clock, audit, instruments)
     guard = Guard(settings.public_url)
     flask = _control_plane(settings)
     sessions = SafeRedisSessionInterface(
@@ -131,31 +119,11 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         ),
     )
     flask.register_blueprint(authentication.blueprint())
-    flask.register_blueprint(
-        pages.blueprint(
-            public_url=settings.public_url,
-            development=not settings.production,
-            check_store=store.ping,
-            provider_known=provider.known,
-            sign_out_origin=lambda: _origin_of(provider.sign_out_url(None)),
-        )
-    )
+    flask.register_blueprint(_pages(settings, store, provider))
     render_page = ErrorPages(flask)
     common = CommonHeaders(secure=settings.secure, local=settings.local)
     upstreams = Upstreams()
-    access = Access(
-        cookie=sessions.cookie,
-        reader=reader,
-        refresher=refresher,
-        service_tokens=ServiceTokens(
-            provider.client_token, ThreadPoolExecutor(2, thread_name_prefix="service"), clock
-        ),
-        step_up=provider.step_up,
-        rejections=Rejections(time.monotonic),
-        clock=clock,
-        metrics=instruments.metrics,
-    )
-
+    access = _access(sessions.cookie, reader, refresher, provider, clock, instruments)
     streams = Streams(
         reader,
         wire.ask,
@@ -203,6 +171,60 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         release=release,
     )
     return instruments.plane(plane)
+
+
+def _refresher(
+    settings: Settings,
+    store: SessionStore,
+    reader: SessionReader,
+    provider: Provider,
+    clock: Clock,
+    audit: Audit,
+    instruments: Instruments,
+) -> Refresher:
+    return Refresher(
+        store,
+        reader,
+        instruments.provider(provider),
+        ThreadPoolExecutor(REFRESH_THREADS, thread_name_prefix="refresh"),
+        clock,
+        Outage(time.monotonic),
+        audit,
+        instruments.metrics,
+        leeway=settings.refresh_leeway_seconds,
+        provider_deadline=settings.provider_timeout_seconds,
+    )
+
+
+def _access(
+    cookie: str,
+    reader: SessionReader,
+    refresher: Refresher,
+    provider: Provider,
+    clock: Clock,
+    instruments: Instruments,
+) -> Access:
+    pool = ThreadPoolExecutor(2, thread_name_prefix="service")
+    return Access(
+        cookie=cookie,
+        reader=reader,
+        refresher=refresher,
+        service_tokens=ServiceTokens(provider.client_token, pool, clock),
+        step_up=provider.step_up,
+        rejections=Rejections(time.monotonic),
+        clock=clock,
+        metrics=instruments.metrics,
+    )
+
+
+def _pages(settings: Settings, store: SessionStore, provider: Provider) -> Blueprint:
+    return pages.blueprint(
+        public_url=settings.public_url,
+        development=not settings.production,
+        check_store=store.ping,
+        provider_known=provider.known,
+        sign_out_origin=lambda: _origin_of(provider.sign_out_url(None)),
+    )
 
 
 def _instruments(settings: Settings, table: RouteTable) -> Instruments:
