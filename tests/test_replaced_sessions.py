@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import CSRF, Browser, error_page
-from tests.support.provider import ABSENT, Reply, ScriptedProvider, Seen
+from tests.support.provider import ABSENT, Reply, ScriptedProvider, Seen, scripted_provider
 from tests.support.stack import Stack, Store, running, store
 from tests.support.wire import until
 
@@ -185,13 +185,14 @@ def test_tokens_with_an_id_token_that_is_refused(module_store: Store) -> None:
 
 def test_no_code_is_redeemed_without_keys(module_store: Store) -> None:
     """While the keys are not to be had the code stays unused, and the same address works once they are."""
-    with running(module_store) as stack:
-        stack.provider.replies["jwks"] = Reply(500)
-        browser = stack.browser()
-        response = stack.provider.authorize(browser.get("/bff/login").get("location"))
-        assert error_page(browser.callback(response), 503) == "provider_unavailable"
-        assert stack.provider.count("token") == 0
-        assert len(browser.attempts) == 1
-        stack.provider.replies.clear()
-        stack.clock.ahead = 6
-        assert browser.callback(response).status == 200
+    with scripted_provider() as provider:
+        provider.replies["jwks"] = Reply(500)  # before the start, which asks for the keys
+        with running(module_store, provider=provider) as stack:
+            browser = stack.browser()
+            response = stack.provider.authorize(browser.get("/bff/login").get("location"))
+            assert error_page(browser.callback(response), 503) == "provider_unavailable"
+            assert stack.provider.count("token") == 0
+            assert len(browser.attempts) == 1
+            stack.provider.replies.clear()
+            stack.clock.ahead = 6
+            assert browser.callback(response).status == 200
