@@ -73,7 +73,10 @@ def serve() -> None:
         structlog.get_logger("bff.settings").warning("setting_without_effect", reason=warning)
 
     from bff.app import create_app  # before the workers are forked: they share what is imported here
+    from bff.sessions.browsers import warm_up
 
+    if settings.workers > 1:
+        warm_up()
     companion = None
     if settings.metrics_bind is not None:
         from bff.metrics_server import MetricsServer, census

@@ -130,6 +130,7 @@ class Protocol(HttpToolsProtocol):
         self.lost = True
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None
         super().connection_lost(exc)
         active = self._active
         if active is not None and not active.response_complete:
@@ -137,6 +138,9 @@ class Protocol(HttpToolsProtocol):
             active.set()
             if active.stop_when_lost:
                 active.task.cancel()
+        # What holds each other would wait for the collector: the memory of thousands of connections.
+        self.cycle = self._active = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def on_message_begin(self) -> None:
         if self._take is None:
@@ -240,9 +244,14 @@ class Protocol(HttpToolsProtocol):
 
     def _exchanged(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if self._active.task is task and not self._active.response_complete:
+        active = self._active  # none where the connection is lost
+        if active is not None and active.task is task and not active.response_complete:
             self.transport.close()  # cut short: the answer must not look whole
-        if not task.cancelled() and (error := task.exception()) is not None:
+        try:
+            error = task.exception()
+        except asyncio.CancelledError:  # taken, or the task would keep it, with all that was under way
+            return
+        if error is not None:
             log.error("exchange_failed", reason=type(error).__name__, exc_info=error)
 
     def _idle(self) -> bool:

@@ -152,7 +152,6 @@ class DataPlane:
         if self._draining:
             exchange.keep_alive = False
         entry: Endpoint | Route | None = None
-        cause: BaseException | None = None
         try:
             # The entry first, but only to know how to say what is wrong.
             path, entry = self._table.resolve(head.path)
@@ -164,13 +163,20 @@ class DataPlane:
             else:
                 await self._own(entry, path, exchange)
         except PublicError as error:
-            failure = error
+            self._fail(error, entry, exchange)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001  the last line of defence: no stack trace gets out
-            failure, cause = InternalError(reason=type(error).__name__), error
-        else:
-            return
+            self._fail(InternalError(reason=type(error).__name__), entry, exchange, error)
+
+    def _fail(
+        self,
+        failure: PublicError,
+        entry: Endpoint | Route | None,
+        exchange: Exchange,
+        cause: BaseException | None = None,
+    ) -> None:
+        head = exchange.head
         _report(failure, entry, head, cause)
         self._audit.refused(failure, entry.path if entry else None, head)
         if not exchange.response_started:

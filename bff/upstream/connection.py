@@ -21,6 +21,10 @@ class Broken(Exception):
         super().__init__(reason)
         self.virgin = virgin
 
+    def again(self) -> Broken:
+        """The same to be raised: what has been raised holds on to all that was under way."""
+        return type(self)(str(self), virgin=self.virgin)
+
 
 class Late(Broken):
     """What was waited for did not come in time."""
@@ -97,6 +101,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._writable.set()
+        del self._parser  # they hold each other, and would wait for the collector
         if self.complete:
             return
         if self._head.done() and not self._framed() and exc is None and self._error is None:
@@ -155,6 +160,7 @@ class Connection(asyncio.Protocol):
         if self.closed or self.transport is None:
             raise Broken("the connection was lost")
         self.transport.set_protocol(successor)
+        del self._parser  # see `connection_lost`, which comes to the successor now
         if self._watch is not None:
             self._watch.cancel()
         return self.transport, self._early
@@ -185,7 +191,8 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Send bytes. Raises Broken where the connection is lost."""
         if self.closed or self.transport is None:
-            raise self._error or Broken("the connection was lost", virgin=not self._answered)
+            lost = self._error or Broken("the connection was lost", virgin=not self._answered)
+            raise lost.again()
         self.transport.write(data)
 
     async def writable(self, patience: float) -> None:
@@ -200,6 +207,8 @@ class Connection(asyncio.Protocol):
             self._expect(patience)
         await self._head
         self._due = math.inf
+        if self._error is not None and not self.status:
+            raise self._error.again()
 
     @property
     def head_done(self) -> asyncio.Future[None]:
@@ -213,7 +222,7 @@ class Connection(asyncio.Protocol):
         """The next piece of the body, empty at its end. Raises Broken, or Late after so many seconds."""
         while not self._chunks:
             if self._error is not None:
-                raise self._error
+                raise self._error.again()
             if self.complete:
                 return b""
             self._news = self._loop.create_future()
@@ -275,8 +284,7 @@ class Connection(asyncio.Protocol):
         self._error = self._error or error
         self.reusable = False
         if not self._head.done():
-            self._head.set_exception(self._error)
-            self._head.exception()  # somebody may have stopped listening
+            self._head.set_result(None)
         self._wake()
         self.close()
 
