@@ -26,7 +26,8 @@ check: $(VENV)/.test ## lint, types and import rules, without the tests
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test ## measure the proxy beside others, and say what to install (QUICK=1: about a minute)
-	$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick) $(if $(DOCS),--docs)
+	@$(MAKE) --no-print-directory VENV=build/bench-venv build/bench-venv/.run
+	$(BIN)/python -m benchmarks.proxy --python $(CURDIR)/build/bench-venv/bin/python $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
 chaos: $(VENV)/.test ## kill and slow everything under load, and say what users noticed (QUICK=1: about a minute)
 	$(BIN)/python -m benchmarks.chaos $(if $(QUICK),--quick)

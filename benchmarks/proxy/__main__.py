@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(effort: Effort, options: argparse.Namespace) -> result.Result:
-    campaign = Campaign(effort, only=options.only, quick=options.quick, say=_say)
+    campaign = Campaign(effort, only=options.only, quick=options.quick, say=_say, python=options.python)
     found = campaign.run(options.parts)
     BUILD.mkdir(parents=True, exist_ok=True)
     stamp = datetime.fromisoformat(found.when).strftime("%Y%m%d-%H%M%S")
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = [kind.key for kind in KINDS]
     parser.add_argument("--only", nargs="+", choices=keys, default=[], help="these systems alone")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="these parts alone")
+    parser.add_argument("--python", default=sys.executable, help="runs our own server")
     parser.add_argument("--docs", action="store_true", help="put the figures into docs/performance.md")
     parser.add_argument("--read", type=Path, metavar="JSON", help="measure nothing, take a run that was kept")
     return parser

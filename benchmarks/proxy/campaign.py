@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -70,23 +71,30 @@ QUICK = Effort(
 class Campaign:
     """One benchmark. What cannot be measured is said, noted in the result, and left out."""
 
-    def __init__(self, effort: Effort, *, only: Sequence[str], quick: bool, say: Say) -> None:
-        """`only` names the systems to start, none means all; `say` prints a line of progress."""
+    def __init__(
+        self, effort: Effort, *, only: Sequence[str], quick: bool, say: Say, python: str = sys.executable
+    ) -> None:
+        """`only` names the systems to start, none means all; `say` prints a line of progress; `python` runs
+        our own server."""
         self._effort = effort
         self._kinds = [kind for kind in KINDS if not only or kind.key in only]
         self._say = say
+        self._python = python
         self._systems: list[System] = []
         self.result = Result(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             quick=quick,
             machine=machine.describe(),
-            titles={kind.key: kind.title for kind in self._kinds},
+            titles={kind.key: kind.title for kind in KINDS},
         )
 
     def run(self, parts: Sequence[str]) -> Result:
         """Measure the parts named: "proxy", "slow", "refresh", "streams"."""
         _allow_files()
-        with tempfile.TemporaryDirectory() as directory, closing(World(Path(directory))) as world:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            closing(World(Path(directory), self._python)) as world,
+        ):
             if "proxy" in parts or "slow" in parts:
                 self._start(world)
             if "proxy" in parts:

@@ -77,6 +77,8 @@ class World:
     """What a run has started. `close` ends it all."""
 
     directory: Path
+    python: str = sys.executable
+    """Runs our own server: the interpreter of an installation without what only tests need."""
     _stack: ExitStack = field(default_factory=ExitStack)
     redis: Program = field(init=False)
     upstream: Program = field(init=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import secrets
-import sys
 
 import requests
 
@@ -43,7 +42,7 @@ def serve(
         "BFF_SECRET_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="),
         "BFF_API_URL": f"http://127.0.0.1:{world.upstream.port}",
     }
-    return world.start(name, [sys.executable, "-m", "bff", "serve"], port, PYTHON | environ)
+    return world.start(name, [world.python, "-m", "bff", "serve"], port, PYTHON | environ)
 
 
 def session_cookie(port: int, name: str) -> str:
