@@ -415,6 +415,9 @@ def test_sign_out_of_cognito(scripted: ScriptedProvider) -> None:
     [
         ("auto", "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x", "logout_uri"),
         ("auto", "https://cognito-idp.cn-north-1.amazonaws.com.cn/x", "logout_uri"),
+        ("auto", "https://issuer-cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x", "logout_uri"),
+        ("auto", "https://cognito-idp.eusc-de-east-1.amazonaws.eu/eusc-de-east-1_x", "logout_uri"),
+        ("auto", "https://x-cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x", "post_logout_redirect_uri"),
         ("generic", "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x", "post_logout_redirect_uri"),
         ("auto", "https://cognito-idp.eu-west-1.amazonaws.com.evil.example/x", "post_logout_redirect_uri"),
         ("auto", "https://idp.example/cognito-idp.eu-west-1.amazonaws.com", "post_logout_redirect_uri"),

@@ -31,6 +31,9 @@ COGNITO = Profile("cognito", cognito_logout=True, ignores_max_age=True)
 GENERIC = Profile("generic")
 ENTRA = Profile("entra", hint_claims=("login_hint",))  # it knows nobody by an e-mail address there
 KEYCLOAK = Profile("keycloak", ends_session_by_post=True, revocation_ends_all=True)
+_COGNITO_HOSTS = ("cognito-idp.", "issuer-cognito-idp.")
+"""A pool's issuer, by its `IssuerConfiguration`: ORIGINAL, or UPDATED, which AWS recommends for new pools."""
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu")
 PROFILES = {profile.name: profile for profile in (COGNITO, GENERIC, ENTRA, KEYCLOAK)}
 
 
@@ -39,7 +42,7 @@ def choose(setting: str, issuer: str, metadata: Callable[[], Metadata | None]) -
     if setting != "auto":
         return PROFILES[setting]
     host = urlsplit(issuer).hostname or ""
-    if host.startswith("cognito-idp.") and host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+    if host.startswith(_COGNITO_HOSTS) and host.endswith(_AWS_DOMAINS):
         return COGNITO
     if host == "login.microsoftonline.com" or host.endswith((".ciamlogin.com", ".microsoftonline.us")):
         return ENTRA
