@@ -9,6 +9,7 @@ from bff.check.client import Probe, reason_word
 from bff.check.finding import Finding, error, ok, plain, warning
 from bff.check.walk import End, Outcome, walk
 from bff.errors import PublicError, SignInFailed
+from bff.provider.profiles import COGNITO
 from bff.settings import Settings
 
 AREA = "redirect"
@@ -29,6 +30,8 @@ def check_redirect_uri(probe: Probe) -> Generator[Finding, None, bool]:
         outcome.end is End.RETURNED and outcome.error in _AS_ASKED
     )
     yield from _JUDGES[outcome.end](outcome, probe.settings)
+    if outcome.end is End.RETURNED and accepted and probe.provider.profile is COGNITO:
+        yield from _check_pages(probe)
     return accepted and not (outcome.end is End.PAGE and outcome.steps == 0)
 
 
@@ -40,6 +43,19 @@ def _ask(probe: Probe, parameters: dict[str, str]) -> Outcome:
     except PublicError as failed:
         return Outcome(End.FAILED, plain(reason_word(failed), 60))
     return walk(url, probe.settings.redirect_uri, probe.settings.oidc_ca_file)
+
+
+def _check_pages(probe: Probe) -> Iterator[Finding]:
+    """Cognito answers prompt=none without its pages, so that this says nothing about them: a client without a
+    style for managed login has none, and nobody can sign in."""
+    outcome = _ask(probe, {})
+    if outcome.end is End.REFUSED:
+        yield error(
+            AREA,
+            f"the provider takes the request and shows no sign-in page ({outcome.error})",
+            "give this client a style for managed login (Cognito: app client, Login pages, or the resource "
+            "AWS::Cognito::ManagedLoginBranding), or the pool's domain the hosted UI (classic)",
+        )
 
 
 def _decisive(outcome: Outcome) -> bool:

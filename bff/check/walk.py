@@ -17,6 +17,8 @@ from bff.check.finding import plain
 MAX_STEPS = 5
 _MICROSOFT_ERROR = re.compile(rb"AADSTS\d{3,9}")
 """Microsoft Entra shows its refusals on a page with status 200."""
+_NO_PAGES = b"Login pages unavailable"
+"""What Cognito shows of a client that has no style for managed login, whatever the status."""
 
 
 class End(Enum):
@@ -78,6 +80,8 @@ def _judge_redirect(here: str, url: str, target: str, step: int) -> Outcome | No
 
 def _judge_page(answer: requests.Response, step: int) -> Outcome:
     status = answer.status_code
+    if _NO_PAGES in answer.content:
+        return Outcome(End.REFUSED, _NO_PAGES.decode(), steps=step)
     if status >= 500 or status == 429:
         return Outcome(End.FAILED, f"status {status}", steps=step)
     if status >= 400:

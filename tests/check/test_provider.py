@@ -45,6 +45,22 @@ def returned(**parameters: str) -> Reply:
     return found(302, REDIRECT_URI, **parameters)
 
 
+def cognito(shown: Reply) -> Break:
+    """Amazon Cognito, which answers prompt=none without its pages; `shown` is what its sign-in page is."""
+
+    def change(setup: Setup) -> None:
+        setup.set(oidc_profile="cognito")
+        setup.provider.replies |= {
+            "/authorize": lambda seen: (
+                returned(error="login_required") if "prompt=none" in seen.query else found(302, "/login")
+            ),
+            "/login": shown,
+            "logout": found(302, PUBLIC_URL + "/"),
+        }
+
+    return change
+
+
 KEYLESS = {"keys": [{"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}, {"kty": "oct", "k": "AAAA"}]}
 
 PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
@@ -233,6 +249,14 @@ PROBLEMS: list[tuple[str, Break, str, str, tuple[str, ...]]] = [
     ),
     ("loop", reply("/authorize", found(302, "/authorize")), "warning", "redirect", ("could not tell",)),
     ("no host", reply("/authorize", found(302, "http://[::1")), "warning", "redirect", ("could not tell",)),
+    (
+        "cognito without a style",
+        cognito(page(200, b"<p>Login pages unavailable. Please contact an administrator.")),
+        "error",
+        "redirect",
+        ("no sign-in page (Login pages unavailable)", "ManagedLoginBranding"),
+    ),
+    ("cognito 403", cognito(page(403)), "error", "redirect", ("no sign-in page (status 403)",)),
     # scopes
     ("scope", reply("/authorize", returned(error="invalid_scope")), "error", "scope", ("BFF_OIDC_SCOPE",)),
     (
@@ -273,6 +297,8 @@ FINE: list[tuple[str, Break, str, tuple[str, ...]]] = [
         "redirect",
         ("its sign-in page",),
     ),
+    ("cognito", cognito(page(200)), "redirect", ("redirects to",)),
+    ("cognito is slow", cognito(page(500)), "redirect", ("redirects to",)),
     ("federated", reply("/authorize", found(302, "http://idp.invalid/sso")), "redirect", ("elsewhere",)),
     ("no date", reply("/x", Reply()), "clock", ("agree",)),
     (
