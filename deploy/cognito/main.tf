@@ -23,7 +23,7 @@ variable "environment" {
 }
 
 variable "public_url" {
-  description = "The origin that browsers use for the BFF (BFF_PUBLIC_URL), without a slash at its end. Cognito takes plain http for localhost only."
+  description = "The origin that browsers use for the BFF (BFF_PUBLIC_URL), without a slash at its end. Plain http is for localhost only."
   type        = string
   default     = "http://localhost:5003"
   validation {

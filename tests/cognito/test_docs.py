@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -69,29 +70,49 @@ def test_nothing_that_matters_is_left_out(subject: str) -> None:
     assert any(subject in row[0] for row in BEHAVIOURS)
 
 
-def phrases() -> list[str]:
-    """Every text in the modules of `bff check`, with “…” where something is filled in."""
-    found = []
+def findings() -> set[tuple[str, str, str]]:
+    """Level, area and text of every finding in the modules of `bff check`, with “…” where something is filled
+    in."""
+    found = set()
     for module in sorted((ROOT / "bff" / "check").glob("*.py")):
-        for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                found.append(
-                    "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in node.values)
-                )
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+        tree = ast.parse(module.read_text())
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            names = given(tree.body) | given(ast.walk(function))
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ok", "warning", "error"):
+                    area, text, *_ = (words(each, names) for each in node.args)
+                    found.add((ast.unparse(node.func), area, text))
     return found
+
+
+def given(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """The texts that names get, by one assignment or by several at once."""
+    names: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign):
+            (target,), value = node.targets, node.value
+            both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+            pairs = zip(target.elts, value.elts, strict=True) if both else [(target, value)]  # type: ignore[attr-defined]
+            names |= {ast.unparse(one): words(other, {}) for one, other in pairs}
+    return names
+
+
+def words(node: ast.expr, names: dict[str, str]) -> str:
+    """The text of an expression; of a name, what it was given."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(words(part, names) for part in node.values)  # what is filled in is no constant: “…”
+    return names.get(node.id, "…") if isinstance(node, ast.Name) else "…"
 
 
 @pytest.mark.parametrize("row", SYMPTOMS, ids=lambda row: row[0][:40])
 def test_bff_check_says_what_is_quoted(row: list[str]) -> None:
-    """Level and area exist, and the words are in the source, letter by letter."""
+    """There is a finding of this level and area, and it has these words, letter by letter."""
     told = re.fullmatch(r"`(ok|warning|error) ([a-z-]+)` “(.+)”", row[1])
     assert told is not None, row[1]
-    _, area, words = told.groups()
-    texts = phrases()
-    assert area in texts
-    assert any(words in text for text in texts), words
+    level, area, text = told.groups()
+    assert any(found[:2] == (level, area) and text in found[2] for found in findings())
     assert len(row) == 3
     assert row[2]
 
