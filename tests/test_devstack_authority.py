@@ -325,21 +325,24 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "store"),
+    ("held", "data_home", "store"),
     [
-        ([], ".local/share/pki/nssdb"),
-        ([".local/share/pki/nssdb"], ".local/share/pki/nssdb"),
-        ([".pki/nssdb"], ".pki/nssdb"),
-        ([".pki/nssdb", ".local/share/pki/nssdb"], ".pki/nssdb"),
+        ([], "", '"$HOME/.local/share/pki/nssdb"'),
+        ([], "not/absolute", '"$HOME/.local/share/pki/nssdb"'),
+        ([], "/my data", "'/my data/pki/nssdb'"),
+        ([".local/share/pki/nssdb"], "", '"$HOME/.local/share/pki/nssdb"'),
+        ([".pki/nssdb"], "", '"$HOME/.pki/nssdb"'),
+        ([".pki/nssdb"], "/my data", '"$HOME/.pki/nssdb"'),
+        ([".pki/nssdb", ".local/share/pki/nssdb"], "", '"$HOME/.pki/nssdb"'),
     ],
 )
-def test_the_store_that_chromium_reads(tmp_path: Path, held: list[str], store: str) -> None:
-    """The older place where there is one, which must not be made where there is none."""
+def test_the_store_that_chromium_reads(tmp_path: Path, held: list[str], data_home: str, store: str) -> None:
+    """The older place where there is one, which must not be made where there is none; else XDG_DATA_HOME."""
     for each in held:
         (tmp_path / each).mkdir(parents=True)
-    lines = commands("bff-dev-1", Path("/s/authority.crt"), "linux", tmp_path)
-    assert f"sql:$HOME/{store} -A" in lines.trust
-    assert f"sql:$HOME/{store} -D -n bff-dev-1" in lines.undo
+    lines = commands("bff-dev-1", Path("/s/authority.crt"), "linux", tmp_path, data_home)
+    assert lines.trust.startswith(f"mkdir -p {store} && certutil -d sql:{store} -A ")
+    assert lines.undo == f"certutil -d sql:{store} -D -n bff-dev-1"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ class Commands:
     undo: str
 
 
-def commands(name: str, file: Path, system: str, home: Path) -> Commands:
-    """For the authority of this name, whose certificate is `file`; `system` is "linux", "darwin" or "wsl"."""
+def commands(name: str, file: Path, system: str, home: Path, data_home: str = "") -> Commands:
+    """For the authority of this name, whose certificate is `file`; `system` is "linux", "darwin" or "wsl",
+    and `data_home` is XDG_DATA_HOME."""
     path = shlex.quote(str(file))
     if system == "darwin":
         chain = "~/Library/Keychains/login.keychain-db"
@@ -32,23 +34,28 @@ def commands(name: str, file: Path, system: str, home: Path) -> Commands:
             f'certutil.exe -user -addstore Root "$(wslpath -w {path})"',
             f"certutil.exe -user -delstore Root {name}",
         )
-    store = f"$HOME/{_nss_store(home)}"
+    store = _nss_store(home, data_home)
     return Commands(
         f"mkdir -p {store} && certutil -d sql:{store} -A -t C,, -n {name} -i {path}",
         f"certutil -d sql:{store} -D -n {name}",
     )
 
 
-def _nss_store(home: Path) -> str:
-    """Chromium's: it stays with the first one where that is, so we must not make it beside the second."""
-    old, new = ".pki/nssdb", ".local/share/pki/nssdb"
-    return old if (home / old).is_dir() else new
+def _nss_store(home: Path, data_home: str) -> str:
+    """Chromium's, quoted for a shell: it stays with the first one where that is, so we must not make it
+    beside the second, which lies where the XDG Base Directory Specification says."""
+    old, new = ".pki/nssdb", "pki/nssdb"
+    if (home / old).is_dir():
+        return f'"$HOME/{old}"'
+    if Path(data_home).is_absolute():
+        return shlex.quote(str(Path(data_home) / new))
+    return f'"$HOME/.local/share/{new}"'
 
 
 def explanation(authority: Authority) -> list[str]:
     """What the start block says about it, a line each."""
     system = this_system()
-    lines = commands(authority.name, authority.file, system, Path.home())
+    lines = commands(authority.name, authority.file, system, Path.home(), os.environ.get("XDG_DATA_HOME", ""))
     needs = " (certutil: apt install libnss3-tools)" if system == "linux" else ""
     new = ["This authority is new: what you may have trusted before is another one."] if authority.new else []
     return [

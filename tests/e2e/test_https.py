@@ -34,8 +34,8 @@ TOKEN_SECONDS = 3
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a person with a browser."""
-    return tmp_path_factory.mktemp("home")
+    """The home of a person with a browser; the blank is for the commands of the start block."""
+    return tmp_path_factory.mktemp("a home")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, home: Path, redis_process: s
     """The local stack over TLS, for that person."""
     settings = {
         "HOME": str(home),
+        "XDG_DATA_HOME": "",
         "BFF_REDIS_URL": f"{redis_process}?db=1",
         "IDP_ACCESS_TOKEN_SECONDS": str(TOKEN_SECONDS),
         "API_CLOCK_SKEW_SECONDS": "0",
