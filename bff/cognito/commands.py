@@ -42,7 +42,10 @@ def cognito() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @_account_options
 def env(*, stack: str, with_secrets: bool, as_json: bool, region: str | None, profile: str | None) -> None:
-    """Print the settings that a stack's outputs are, as NAME=value lines for a shell or an env file.
+    """Print the settings that a stack's outputs are, as NAME=value lines for a shell.
+
+    Docker Compose and systemd read such a file, too; `docker run --env-file` does not: it takes the quotation
+    marks for a part of the value.
 
     Secrets are no outputs, and are printed with --secrets only: send them to where you keep secrets.
     """

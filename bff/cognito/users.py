@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Sequence
+from typing import Any
 
-from bff.cognito.aws import Account, in_sentences
+from bff.cognito.aws import Account, AwsRefused, in_sentences
 
 SYMBOLS = "!#%*+-=?@_"
 KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits, SYMBOLS)
@@ -27,7 +28,7 @@ def create_user(
     """Make a user whose address counts as confirmed; no message is sent. Raises `AwsRefused`.
 
     Nothing half-made stays behind: the groups are looked up first, and a user who cannot be finished is
-    deleted again.
+    deleted again, or named where not even that is allowed.
     """
     client = account.client("cognito-idp")
     who = {"UserPoolId": user_pool_id, "Username": email}
@@ -41,10 +42,20 @@ def create_user(
             MessageAction="SUPPRESS",
             UserAttributes=[{"Name": key, "Value": value} for key, value in attributes.items()],
         )
-        try:
+    try:
+        with in_sentences():
             client.admin_set_user_password(**who, Password=password, Permanent=True)
             for group in groups:
                 client.admin_add_user_to_group(**who, GroupName=group)
-        except Exception:
+    except BaseException as failed:  # Ctrl-C, too
+        _delete(client, who, failed)
+        raise
+
+
+def _delete(client: Any, who: dict[str, str], failed: BaseException) -> None:
+    try:
+        with in_sentences():
             client.admin_delete_user(**who)
-            raise
+    except AwsRefused as refused:
+        why = str(failed) or "interrupted"
+        raise AwsRefused(f"{why}; and user {who['Username']} stays half-made: {refused}") from None

@@ -263,6 +263,44 @@ def test_what_is_refused_leaves_no_user_behind(
     assert client().list_users(UserPoolId=pool.pool_id)["Users"] == []
 
 
+class Limited:
+    """The account's client, for somebody whose policy lacks some calls."""
+
+    def __init__(self, **refusals: BaseException) -> None:
+        self._refusals = refusals
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._refusals:
+            return getattr(client(), name)
+
+        def refuse(**_: object) -> None:
+            raise self._refusals[name]
+
+        return refuse
+
+
+def denied(operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, operation)
+
+
+def test_ctrl_c_leaves_no_user_behind(pool: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who was interrupted half-way is deleted again."""
+    limited = Limited(admin_add_user_to_group=KeyboardInterrupt())
+    monkeypatch.setattr(Account, "client", lambda *_: limited)
+    assert run("user", "create", EMAIL, "--pool", pool.pool_id).exit_code == 1
+    assert client().list_users(UserPoolId=pool.pool_id)["Users"] == []
+
+
+def test_a_user_that_cannot_be_deleted_again_is_named(pool: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason that came first is told, not only that tidying up is not allowed either."""
+    limited = Limited(
+        admin_add_user_to_group=denied("AdminAddUserToGroup"), admin_delete_user=denied("AdminDeleteUser")
+    )
+    monkeypatch.setattr(Account, "client", lambda *_: limited)
+    result = run("user", "create", EMAIL, "--pool", pool.pool_id)
+    assert refused(result, "AdminAddUserToGroup", f"{EMAIL} stays half-made", "AdminDeleteUser")
+
+
 def test_a_user_that_exists_is_not_touched(pool: Built) -> None:
     """The second time is an error, and the first password still works."""
     first = run("user", "create", EMAIL, "--stack", STACK)
