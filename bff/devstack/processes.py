@@ -100,6 +100,7 @@ class Stack:
         """Wait until all parts answer. Raises StackFailed where one does not."""
         until = time.monotonic() + START_SECONDS
         for part in self._parts:
+            pause = 0.05
             while not part.ready():
                 self._check()
                 if time.monotonic() > until:
@@ -107,7 +108,8 @@ class Stack:
                     raise StackFailed(
                         f"{part.name} does not answer after {seconds}; {part.words} may say why"
                     )
-                time.sleep(0.05)
+                time.sleep(pause)
+                pause = min(pause * 1.2, 1.0)  # who cannot be ready says why at every question
 
     def watch(self) -> None:
         """Wait until a part dies (StackFailed) or a signal comes (Stopped)."""
