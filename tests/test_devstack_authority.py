@@ -270,6 +270,15 @@ def test_a_certificate_of_ones_own(folder: Path) -> None:
         ("IDP_ISSUER", "http://localhost:5002/local_pool", "IDP_ISSUER is not https"),
         ("IDP_PUBLIC_URL", "https://idp.example", "IDP_TLS_KEY_FILE"),
         ("IDP_BACKEND_URL", "http://idp:5002", "IDP_BACKEND_URL is not https"),
+        ("BFF_PUBLIC_URL", "https://ü.localhost", "names ü.localhost"),
+        ("BFF_PUBLIC_URL", "https://*.localhost", "signs for localhost"),
+        ("BFF_PUBLIC_URL", "https://a b.localhost", "signs for localhost"),
+        ("BFF_PUBLIC_URL", "https://a..localhost", "signs for localhost"),
+        ("BFF_PUBLIC_URL", f"https://{'a' * 64}.localhost", "signs for localhost"),
+        ("BFF_PUBLIC_URL", f"https://{'a.' * 130}localhost", "signs for localhost"),
+        ("BFF_PUBLIC_URL", "https:///x", "names no host"),
+        ("BFF_PUBLIC_URL", "https://[::1", "BFF_PUBLIC_URL is no address"),
+        ("IDP_ISSUER", "https://[oops]/pool", "IDP_ISSUER is no address"),
     ],
 )
 def test_an_address_that_cannot_be_served(folder: Path, name: str, url: str, words: str) -> None:
@@ -284,6 +293,13 @@ def planned(state: Path, *, https: bool = True, reset: bool = False, **given: st
     plan = make_plan({**ports, "XDG_STATE_HOME": str(state), **given}, reset=reset, https=https)
     os.close(plan.lock)
     return plan
+
+
+@pytest.mark.parametrize("https", [False, True])
+def test_a_broken_address_is_named(tmp_path: Path, https: bool) -> None:
+    """It is told before anything starts, and not by a stack trace."""
+    with pytest.raises(StackFailed, match="IDP_PUBLIC_URL is no address"):
+        planned(tmp_path, https=https, IDP_PUBLIC_URL="http://[::1")
 
 
 def test_every_address_is_https(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ names (RFC 5280 §4.2.1.10), for web servers only, and ends after a year.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable
@@ -35,13 +36,15 @@ CERTIFICATE_DAYS, CERTIFICATE_RENEWED_DAYS = 28, 14
 """The same for what it signs: shorter than an authority has left at any start."""
 NAME = "localhost"
 ADDRESSES = ("127.0.0.1", "::1")
+_OURS = re.compile(rf"([a-z0-9_]([a-z0-9_-]{{0,61}}[a-z0-9])?\.)*{NAME}")
+"""Names in ASCII, label by label (RFC 1123 §2.1, and `_`): no certificate takes others."""
 
 _Held = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
 def covers(host: str) -> bool:
     """Whether the authority can sign for a host name or address (without brackets)."""
-    return host == NAME or host.endswith(f".{NAME}") or host in ADDRESSES
+    return (len(host) <= 253 and _OURS.fullmatch(host) is not None) or host in ADDRESSES
 
 
 @dataclass(frozen=True)

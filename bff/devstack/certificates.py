@@ -33,7 +33,7 @@ def tls_settings(
             _check(part, name, url)
         if theirs:
             continue
-        hosts = {urlsplit(url).hostname or "" for url in reached.values()}
+        hosts = {hostname(name, url) for name, url in reached.items()}
         identity = authority.identity(part.lower(), hosts)
         settings[f"{part}_TLS_CERT_FILE"] = str(identity.certificate)
         settings[f"{part}_TLS_KEY_FILE"] = str(identity.key)
@@ -50,14 +50,22 @@ _TRUSTED_BY = {
 """The settings by which other parts trust a part's certificate."""
 
 
+def hostname(setting: str, url: str) -> str:
+    """The host of an address, without brackets; "" where it names none. Raises StackFailed."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        raise StackFailed(f"{setting} is no address: see its brackets, as in http://[::1]:5003") from None
+
+
 def _check(part: str, name: str, url: str) -> None:
-    parts = urlsplit(url)
     setting = "API_BIND" if name == "BFF_API_URL" else name
-    if parts.scheme != "https":
+    host = hostname(setting, url)
+    if not url.lower().startswith("https:"):
         raise StackFailed(f"{setting} is not https, as --https needs it. Change it, or leave it out.")
-    if not covers(parts.hostname or ""):
+    if not covers(host):
         raise StackFailed(
-            f"{setting} names {parts.hostname}, but the local authority signs for localhost, names below it, "
-            f"127.0.0.1 and [::1] only. Take one of these, or set {part}_TLS_CERT_FILE and "
+            f"{setting} names {host or 'no host'}, but the local authority signs for localhost, names below "
+            f"it, 127.0.0.1 and [::1] only. Take one of these, or set {part}_TLS_CERT_FILE and "
             f"{part}_TLS_KEY_FILE to a certificate of your own."
         )

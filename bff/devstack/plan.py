@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bff.devstack.authority import Authority, open_authority
-from bff.devstack.certificates import tls_settings
+from bff.devstack.certificates import hostname, tls_settings
 from bff.devstack.processes import StackFailed
 
 
@@ -53,6 +53,8 @@ def make_plan(environ: Mapping[str, str], *, reset: bool, https: bool) -> Plan:
     idp_public_url = given.get("IDP_PUBLIC_URL", f"{scheme}://127.0.0.1:{ports['idp']}")
     issuer = given.get("BFF_OIDC_ISSUER", local_issuer)
     local = issuer == local_issuer
+    if local:
+        hostname("IDP_PUBLIC_URL", idp_public_url)  # by which its part is asked whether it is ready
     _check_ports({name: bind for name, bind in binds.items() if local or name != "idp"})
     state, lock = _state_directory(environ, reset=reset)
     defaults = {
