@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_tokens_are_short_lived_and_refresh_tokens_rotate(parameters: dict[str, 
     assert app["ExplicitAuthFlows"], "Cognito's default has it"
 
 
+def test_nobody_vouches_for_themselves(built: Built) -> None:
+    """The BFF learns what its scopes promise; a person writes all of it but the proof of the address, and
+    no password goes to Cognito's API in the clear."""
+    app = built.app_client("AppClient")
+    assert set(app["ReadAttributes"]) == {"email", "email_verified", "name", "given_name", "family_name"}
+    assert set(app["WriteAttributes"]) == {"email", "name", "given_name", "family_name"}
+    assert app["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
+
+
 @pytest.mark.parametrize("name", ["AppClient", "ServiceClient"])
 def test_both_clients_hide_who_exists_and_can_revoke(built: Built, name: str) -> None:
     """Existence errors are hidden, revocation is on, and the client has a secret."""
@@ -132,7 +142,36 @@ def test_people_sign_up_and_in_by_an_address_that_is_verified(built: Built) -> N
     assert pool["VerificationMessageTemplate"]["DefaultEmailOption"] == "CONFIRM_WITH_CODE"
     assert pool["UserAttributeUpdateSettings"] == {"AttributesRequireVerificationBeforeUpdate": ["email"]}
     assert pool["AccountRecoverySetting"]["RecoveryMechanisms"] == [{"Name": "verified_email", "Priority": 1}]
-    assert pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 12
+    kinds = dict.fromkeys(("RequireLowercase", "RequireUppercase", "RequireNumbers", "RequireSymbols"), True)
+    assert pool["Policies"]["PasswordPolicy"] == {
+        "MinimumLength": 12,
+        "TemporaryPasswordValidityDays": 7,
+        **kinds,
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "fine"),
+    [
+        ("http://localhost:5003", True),
+        ("https://localhost:5003", True),
+        ("https://www.example.com", True),
+        ("https://www.example.com/", False),
+        ("https://www.example.com/app", False),
+        ("https://WWW.example.com", False),
+        ("https://www.example.com,https://evil.example", False),
+        ("https://user@www.example.com", False),
+        ("http://www.example.com", False),
+        ("http://localhost.evil.example", False),
+        ("http://127.0.0.1:5003", False),
+        ("javascript://www.example.com", False),
+        ("", False),
+    ],
+)
+def test_public_urls(url: str, fine: bool) -> None:
+    """An origin and nothing else, since codes go to addresses made of it; http on localhost only."""
+    pattern = load()["Parameters"]["PublicUrl"]["AllowedPattern"]
+    assert (re.search(pattern, url) is not None) is fine
 
 
 @pytest.mark.parametrize(("parameters", "protection"), [(PARAMETERS, "INACTIVE"), (PRODUCTION, "ACTIVE")])

@@ -139,6 +139,19 @@ def test_what_waits_for_what() -> None:
         assert waits == ([snake(resource["DependsOn"])] if "DependsOn" in resource else []), name
 
 
+def test_domain_and_certificate_go_together() -> None:
+    """The template's rule is the module's precondition, the one thing that resources are not compared in."""
+    _, module = evaluations(PARAMETERS)
+    kept = {name: body["lifecycle"] for name, (_, body) in module.resources.items() if "lifecycle" in body}
+    ((precondition,),) = [[each["precondition"] for each in blocks] for blocks in kept.values()]
+    assert list(kept) == ["domain"]
+    ((rule,),) = [each["Assertions"] for each in evaluations(PARAMETERS)[0].template["Rules"].values()]
+    assert precondition[0]["condition"] == '${(var.custom_domain == "") == (var.certificate_arn == "")}'
+    told = module.value(precondition[0]["error_message"]).rstrip(".")
+    assert told == "custom_domain and certificate_arn go together"
+    assert rule["AssertDescription"] == "CustomDomain and CertificateArn go together"
+
+
 def test_the_provider_is_one_that_knows_all_of_this() -> None:
     """Managed login branding and refresh token rotation came with version 6 of the provider."""
     (settings,) = terraform.load()["terraform"]
