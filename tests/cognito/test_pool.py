@@ -157,6 +157,7 @@ def test_people_sign_up_and_in_by_an_address_that_is_verified(built: Built) -> N
         ("https://localhost:5003", True),
         ("https://www.example.com", True),
         ("https://www.example.com/", False),
+        ("http://localhost:5003/", False),
         ("https://www.example.com/app", False),
         ("https://WWW.example.com", False),
         ("https://www.example.com,https://evil.example", False),
