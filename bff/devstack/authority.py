@@ -36,6 +36,7 @@ CERTIFICATE_DAYS, CERTIFICATE_RENEWED_DAYS = 28, 14
 """The same for what it signs: shorter than an authority has left at any start."""
 NAME = "localhost"
 ADDRESSES = ("127.0.0.1", "::1")
+_NAME = re.compile(r"bff-dev-[0-9a-f]{8}")
 _OURS = re.compile(rf"([a-z0-9_]([a-z0-9_-]{{0,61}}[a-z0-9])?\.)*{NAME}")
 """Names in ASCII, label by label (RFC 1123 §2.1, and `_`): no certificate takes others."""
 
@@ -57,6 +58,8 @@ class Authority:
     ends: datetime
     new: bool
     _held: _Held = field(repr=False)
+    former: str | None = None
+    """The one whose place it takes, where that can still be read: browsers may trust it yet."""
 
     def identity(self, name: str, hosts: Iterable[str], now: datetime | None = None) -> Identity:
         """A certificate and key for the part of this name, which answers to localhost and to `hosts`: those
@@ -103,10 +106,25 @@ def open_authority(folder: Path, now: datetime | None = None) -> Authority:
     files = Identity(folder / "authority.crt", folder / "authority.key")
     kept = _read(files, now, AUTHORITY_RENEWED_DAYS)
     held = kept or _make(now)
+    former = None if kept else _name_in(files.certificate)
     if kept is None:
         _write(files, held)
-    (name,) = held[0].subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return Authority(files.certificate, str(name.value), held[0].not_valid_after_utc, kept is None, held)
+    name, ends = _common_name(held[0]), held[0].not_valid_after_utc
+    return Authority(files.certificate, name, ends, kept is None, held, former)
+
+
+def _name_in(file: Path) -> str | None:
+    """The authority's name in a certificate of ours. It is to be shown in a command: nothing else will do."""
+    try:
+        name = _common_name(x509.load_pem_x509_certificate(file.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    return name if _NAME.fullmatch(name) else None
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(name.value)
 
 
 def _make(now: datetime) -> _Held:

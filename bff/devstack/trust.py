@@ -55,9 +55,13 @@ def _nss_store(home: Path, data_home: str) -> str:
 def explanation(authority: Authority) -> list[str]:
     """What the start block says about it, a line each."""
     system = this_system()
-    lines = commands(authority.name, authority.file, system, Path.home(), os.environ.get("XDG_DATA_HOME", ""))
+    store = (authority.file, system, Path.home(), os.environ.get("XDG_DATA_HOME", ""))
+    lines = commands(authority.name, *store)
     needs = " (certutil: apt install libnss3-tools)" if system == "linux" else ""
     new = ["This authority is new: what you may have trusted before is another one."] if authority.new else []
+    if authority.former:
+        undo = commands(authority.former, *store).undo
+        new += ["  Take that one back with", f"    {undo}"]
     return [
         "Browsers warn of these certificates until you have them trust the authority that signs them.",
         f"It can sign for localhost and 127.0.0.1 alone, until {authority.ends:%Y-%m-%d}.",
