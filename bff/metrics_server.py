@@ -90,17 +90,26 @@ class MetricsServer:
         if not self._child:
             self._be_the_child(arbiter, others)
 
-    def leave(self) -> None:
-        """In a worker: let go of what is the arbiter's."""
+    def leave(self, place: int) -> None:
+        """In a worker: let go of what is the arbiter's, and go on counting where the last one of this place
+        ended.
+
+        Files by process id, which is what prometheus-client would have, are never given up. They fill the
+        memory that they lie in a little more with each worker that dies, and who writes to a mapped file when
+        none is left is sent SIGBUS: in the end each new worker, as it begins.
+        """
+        from prometheus_client import values
+
+        values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
         if self._listener is not None:
             self._listener.close()
 
-    def worker_ended(self, pid: int) -> None:
+    def worker_ended(self, place: int) -> None:
         """Drop what a worker said of itself while it ran; what it counted stays."""
         from prometheus_client.multiprocess import mark_process_dead
 
         with suppress(OSError):
-            mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
+            mark_process_dead(place, self._directory)  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         """End the child, and remove the directory."""

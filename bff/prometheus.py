@@ -1,9 +1,8 @@
 """The metrics in Prometheus's words: names, labels, buckets.
 
 In `bff serve` each process keeps its values in files that all share (prometheus-client's multi-process mode,
-which it chooses when it is imported: PROMETHEUS_MULTIPROC_DIR must be set before). An increment there costs
-about a microsecond, so what happens at every proxied request is counted in plain Python by `Tally` and handed
-on once a second.
+which `MetricsServer` sees to). An increment there costs about a microsecond, so what happens at every proxied
+request is counted in plain Python by `Tally` and handed on once a second.
 """
 
 from __future__ import annotations
@@ -137,6 +136,12 @@ class Prometheus:
         self._alerts = Counter(
             "bff_alerts", "Warnings and errors in the log, by event.", ("event",), registry=registry
         )
+        started = Counter(
+            "bff_workers_started",
+            "Worker processes that were started: those that took the place of another, too.",
+            registry=registry,
+        )
+        started.inc()
         self._workers = Gauge(
             "bff_workers",
             "Worker processes that are running.",

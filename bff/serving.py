@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -121,6 +122,8 @@ class Worker(UvicornWorker):
     """Made before the fork: what one worker gives a browser to resume its TLS session, all can open."""
     side: Mapping[tuple[str, int], type[Protocol]] = {}
     """By the address that they were made for, listeners with a protocol of their own."""
+    place = 0
+    """Told from those of the other workers that run."""
 
     CONFIG_KWARGS = {
         "loop": "uvloop",
@@ -189,11 +192,12 @@ class Companion(typing.Protocol):
     def keep(self, others: Iterable[Any]) -> None:
         """See to it that it runs, about once a second; `others` are the sockets that are not for it."""
 
-    def leave(self) -> None:
-        """In a worker: let go of what is not for it."""
+    def leave(self, place: int) -> None:
+        """In a worker: let go of what is not for it. No two workers have the same `place` at the same time;
+        one that ends leaves it to the next."""
 
-    def worker_ended(self, pid: int) -> None:
-        """A worker has ended."""
+    def worker_ended(self, place: int) -> None:
+        """The worker that had this place has ended."""
 
     def stop(self) -> None:
         """End it."""
@@ -293,8 +297,9 @@ def serve(
 def _run_beside(
     companion: Companion, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
 ) -> None:
-    options["post_fork"] = lambda _arbiter, _worker: companion.leave()
-    options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.pid)
+    options["pre_fork"] = _give_place
+    options["post_fork"] = lambda _arbiter, worker: companion.leave(worker.place)
+    options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.place)
     arbiter = os.getpid()
     companion.prepare()
     try:
@@ -302,6 +307,12 @@ def _run_beside(
     finally:
         if os.getpid() == arbiter:  # workers come by here, too
             companion.stop()
+
+
+def _give_place(arbiter: Arbiter, worker: Worker) -> None:
+    """The first place that no running worker has: a restart uses up none."""
+    taken = {other.place for other in arbiter.WORKERS.values()}
+    worker.place = next(place for place in count() if place not in taken)
 
 
 def allow_many_files() -> None:

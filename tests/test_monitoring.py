@@ -103,6 +103,37 @@ def test_rules_that_prometheus_accepts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+WORKERS = """
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: "bff_workers{{instance='dies'}}", values: "2x120"}}
+      - {{series: "bff_workers_started_total{{instance='dies'}}", values: "2+0x60 3+1x60"}}
+      - {{series: "bff_workers{{instance='renewed'}}", values: "8x60 16 8x60"}}
+      - {{series: "bff_workers_started_total{{instance='renewed'}}", values: "8x60 16x60"}}
+    alert_rule_test:
+      - {{eval_time: 61m, alertname: BFFWorkersRestarting}}
+      - eval_time: 75m
+        alertname: BFFWorkersRestarting
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: dies}}
+            exp_annotations: {{summary: workers of dies come and go}}
+"""
+
+
+def test_workers_that_come_and_go(tmp_path: Path) -> None:
+    """They are seen although each is replaced before Prometheus looks again; a reload of all is no alarm."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not on PATH; to run this test, install it (Debian: apt install prometheus)")
+    file = tmp_path / "test.yml"
+    file.write_text(WORKERS.format(rules=ALERT_RULES))
+    done = subprocess.run([program, "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_metric_is_documented() -> None:
     """The guide's table names exactly the metrics that exist, with their labels."""
     table = OPERATIONS[OPERATIONS.index("| metric |") :].split("\n\n", 1)[0]
