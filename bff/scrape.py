@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -18,6 +20,9 @@ from prometheus_client.registry import Collector
 from bff._version import __version__
 
 SLOW_CLIENT_SECONDS = 5.0
+"""For one piece of a request or an answer."""
+WHOLE_SECONDS = 10.0
+"""For all of it: whoever sends a byte now and then must not keep Prometheus out."""
 AT_ONCE = 8
 
 Page = Callable[[str], tuple[bytes, str]]
@@ -70,6 +75,7 @@ class Server(ThreadingMixIn, HTTPServer):
         self.socket.close()
         self.socket = listener
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._until: dict[Any, float] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
@@ -78,10 +84,20 @@ class Server(ThreadingMixIn, HTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        self._until[request] = time.monotonic() + WHOLE_SECONDS
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self._until[request]
             self._places.release()
+
+    def service_actions(self) -> None:
+        """Twice a second: hang up on whoever has had its time."""
+        now = time.monotonic()
+        for request, until in list(self._until.items()):
+            if now > until:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is no news."""

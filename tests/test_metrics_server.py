@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bff import scrape
 from bff.errors import StoreUnavailable
 from bff.metrics_server import DIRECTORY, Known, MetricsServer
 from bff.scrape import AT_ONCE, Server
@@ -224,6 +226,30 @@ def test_few_at_once() -> None:
             server.handle_request()
             assert connection.closed()
     finally:
+        server.server_close()
+
+
+def test_a_client_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then, each in good time, does not hold a place for ever."""
+    monkeypatch.setattr(scrape, "WHOLE_SECONDS", 0.5)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(listener, lambda _accept: (b"x", "text/plain"))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        with line(listener.getsockname()[1]) as connection:
+            connection.send(b"GET /metrics HTTP/1.1\r\n")
+
+            def hung_up() -> bool:
+                try:
+                    connection.socket.sendall(b"x")
+                except OSError:
+                    return True
+                return False
+
+            assert not until(hung_up, within=0.3)
+            assert until(hung_up, within=4)
+    finally:
+        server.shutdown()
         server.server_close()
 
 
