@@ -58,7 +58,6 @@ def configure(level: str, form: str) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        shared.append(_one_line)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -66,7 +65,7 @@ def configure(level: str, form: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 # A plain traceback: one that shows local variables would show tokens.
-                *([] if form == "text" else [structlog.processors.format_exc_info]),
+                _one_line if form == "text" else structlog.processors.format_exc_info,
                 renderer,
             ],
         )
@@ -97,7 +96,10 @@ def _drop_empty(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _one_line(_logger: Any, _method: str, event: Any) -> Any:
-    """What a user typed must neither forge a line of a text log nor steer the terminal."""
-    text = str(event.get("event", ""))
-    event["event"] = "".join(char if char.isprintable() else "?" for char in text)
-    return event
+    """What somebody sent must neither forge a line of a text log nor steer the terminal: an Origin may hold
+    U+009B, which begins an escape sequence as ESC [ does, or U+0085, the next line."""
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)

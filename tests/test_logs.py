@@ -84,6 +84,18 @@ def test_a_value_from_outside_cannot_begin_a_line(form: str, capsys: pytest.Capt
     assert "refused" in found[0]
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_value_from_outside_cannot_steer_a_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No control character reaches a line, those above 127 neither: a header may have them in it."""
+    configure("info", form)
+    sent = "https://x\x9b2J\x85y\x1b[2J"
+    structlog.get_logger("bff.audit").warning("csrf_refused", origin=sent)
+    logging.getLogger("some.library").warning("read %s", sent)
+    for found in lines(capsys):
+        assert "https://x" in found
+        assert found.isprintable()
+
+
 def test_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     """A line of the standard library's logging is a JSON line too."""
     configure("warning", "json")
