@@ -77,6 +77,7 @@ class MetricsServer:
                 f"bff: BFF_METRICS_BIND needs a temporary directory, and none can be made: {error.strerror}"
             )
         os.environ[DIRECTORY] = self._directory
+        import prometheus_client.values  # noqa: F401  once for all workers; it reads the environment
 
     def keep(self, others: Iterable[Closable]) -> None:
         """See to it that the child runs; to be called now and then. `others` are the arbiter's listeners."""

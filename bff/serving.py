@@ -284,7 +284,11 @@ def serve(
         "proc_name": name,
         "control_socket_disable": True,
         "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
+        "post_fork": _listen_to_signals,
     }
+    # Until the arbiter listens to signals itself: what was made by then is to be cleaned up, and the first
+    # process of a container would not even hear one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # What has been imported by now is shared by all workers until somebody writes to it: the collector would.
     gc.collect()
     gc.freeze()
@@ -298,15 +302,30 @@ def _run_beside(
     companion: Companion, factory: Callable[[], ASGIApp], options: dict[str, Any], identity: Identity | None
 ) -> None:
     options["pre_fork"] = _give_place
-    options["post_fork"] = lambda _arbiter, worker: companion.leave(worker.place)
+
+    def post_fork(arbiter: Arbiter, worker: Worker) -> None:
+        _listen_to_signals(arbiter, worker)
+        companion.leave(worker.place)
+
+    options["post_fork"] = post_fork
     options["child_exit"] = lambda _arbiter, worker: companion.worker_ended(worker.place)
     arbiter = os.getpid()
-    companion.prepare()
     try:
+        companion.prepare()
         _Application(factory, options, identity, companion).run()
     finally:
         if os.getpid() == arbiter:  # workers come by here, too
             companion.stop()
+
+
+def _listen_to_signals(arbiter: Arbiter, _worker: Worker) -> None:
+    """In a worker, first of all. Until gunicorn sees to it, signals go into the queue that was the arbiter's,
+    which nobody reads here: a worker that was told to end as it began would be waited for until it is killed.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get_nowait() == signal.SIGTERM:
+            sys.exit(0)
 
 
 def _give_place(arbiter: Arbiter, worker: Worker) -> None:

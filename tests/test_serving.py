@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
-from bff.serving import serve
+from bff.serving import _listen_to_signals, serve
 from tests.support.process import ServeProcess, serve_process
 from tests.support.stack import Stack, Store, running, store
 from tests.support.upstream import Request, Wire, ok
@@ -572,6 +574,44 @@ def refused(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+TOLD_AT_ONCE = """
+import os, signal
+from bff.serving import serve
+
+class Companion:
+    def prepare(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(self):
+        print("cleaned up")
+
+serve(lambda: None, name="x", bind="127.0.0.1:0", workers=1, companion=Companion())
+"""
+
+
+def test_sigterm_before_it_has_begun() -> None:
+    """Whoever stops it at once gets status 0 as well, and nothing stays behind."""
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD_AT_ONCE], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cleaned up" in done.stdout
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_worker_that_is_told_to_end_as_it_begins(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, although the signal went into a queue that nobody reads, and is not waited for until the time
+    for what is under way is over."""
+    handlers: dict[int, object] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    arbiter = SimpleNamespace(SIG_QUEUE=SimpleQueue())
+    for number in (signal.SIGCHLD, *([signal.SIGTERM] if told else [])):
+        arbiter.SIG_QUEUE.put(number)
+    with pytest.raises(SystemExit, match="0") if told else nullcontext():
+        _listen_to_signals(arbiter, None)  # type: ignore[arg-type]
+    assert handlers == {signal.SIGTERM: signal.SIG_DFL}
 
 
 def test_address_in_use() -> None:
