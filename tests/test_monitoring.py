@@ -164,6 +164,19 @@ def warnings_of(path: Path) -> set[str]:
     return found
 
 
+def test_every_line_of_the_audit_log_is_documented() -> None:
+    """The guide's section names each event that a module writes to it."""
+    section = OPERATIONS[OPERATIONS.index("## The audit log") :].split("\n## ", 1)[0]
+    written: set[str] = set()
+    for path in (ROOT / "bff").glob("*.py"):
+        text = path.read_text()
+        if 'log = structlog.get_logger("bff.audit")' in text:
+            written |= set(re.findall(r'\blog\.(?:info|warning|error)\(\s*"(\w+)"', text))
+            written |= set(re.findall(r'self\._refused\("(\w+)"', text))
+    assert len(written) > 8
+    assert not written - set(re.findall(r"`(\w+)`", section))
+
+
 def test_alerts_are_what_the_program_warns_of() -> None:
     """Each warning or error that the code can log is counted, and each that is counted is in the guide."""
     audit = {"sign_in_failed", "session_ended", "sessions_revoked"}
