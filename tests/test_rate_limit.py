@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bff import rate_limit
 from bff.errors import RateLimited
 from bff.rate_limit import RateLimit
+from tests.fakes import FakeClock
 from tests.support.browser import CSRF
 from tests.support.stack import Stack, running, store
 
@@ -55,12 +58,40 @@ def test_off() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many addresses somebody has, so many are remembered."""
+    """However many addresses somebody has, so many are remembered of a minute."""
     monkeypatch.setattr(rate_limit, "REMEMBERED", 100)
     limit = RateLimit(3)
     for number in range(1000):
         limit.check(f"10.0.{number // 250}.{number % 250}")
-        assert len(limit._storage.storage) <= 110
+        assert len(limit._now) <= 100
+        assert len(limit._before) <= 100
+
+
+def test_the_window_slides() -> None:
+    """What came in the minute before counts by the share of it that is not over yet, and then no more."""
+    clock = FakeClock()
+    clock.now = 6000.0
+    limit = RateLimit(60, clock)
+    assert allowed(limit, "192.0.2.1", 100) == 60
+    for later, free in ((59, 0), (60, 0), (70, 10), (90, 20), (119, 29), (120, 1)):
+        clock.now = 6000.0 + later
+        assert allowed(limit, "192.0.2.1", 100) == free, later
+    clock.now += 200
+    assert allowed(limit, "192.0.2.1", 100) == 60
+
+
+@given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 30)), max_size=20))
+def test_never_twice_the_limit(visits: list[tuple[float, int]]) -> None:
+    """Whenever they come: in any sixty seconds fewer than twice as many pass, and in each minute of the clock
+    no more than the limit."""
+    clock = FakeClock()
+    limit, passed = RateLimit(20, clock), []
+    for pause, tries in visits:
+        clock.now += pause
+        passed += [clock.now] * allowed(limit, "192.0.2.1", tries)
+    for begin in passed:
+        assert sum(begin <= each < begin + 60 for each in passed) < 40
+        assert sum(each // 60 == begin // 60 for each in passed) <= 20
 
 
 @pytest.fixture
