@@ -88,18 +88,30 @@ class Protocol(HttpToolsProtocol):
             self._hold(data)
             return
         self._fed += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._may_hand_over():
-                self._held = bytearray()
-                self._hold(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        self._parse(data)
         if self._fed > self.max_header_bytes:  # a head, a trailer or a chunk extension without end
             self._refusal = HeadersTooLarge("The request's headers are too large.")
         if self._refusal is not None:
             self._refuse(self._refusal)
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self._may_hand_over():
+                    self._held = bytearray()
+                    self._hold(data)
+                    return
+                # An upgrade that is not made changes nothing (RFC 9110 §7.8): here the parser stops, and what
+                # follows is the next request. Were it dropped, the rest of that one, come later, would be
+                # taken for a request of its own (smuggling).
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
 
     def _may_hand_over(self) -> bool:
         return getattr(self.cycle, "hand_over", None) is not None
@@ -287,11 +299,13 @@ class Protocol(HttpToolsProtocol):
         if head.single(b"host") is None and (version != "1.0" or head.has(b"host")):
             return BadRequest("The request must name one Host.")  # RFC 9112 §3.2
         if head.has(b"transfer-encoding") or head.has(b"content-length"):
-            return self._judge_framing(head.values(b"transfer-encoding"))
+            return self._judge_framing(head.values(b"transfer-encoding"), version)
         return None
 
-    def _judge_framing(self, codings: list[bytes]) -> PublicError | None:
+    def _judge_framing(self, codings: list[bytes], version: str) -> PublicError | None:
         """Refuse what the parser refuses only when the application has begun, or reads in another way."""
+        if codings and version == "1.0":  # unknown there: who came before us saw another end (RFC 9112 §6.1)
+            return BadRequest("HTTP/1.0 knows no chunks.")
         if codings and [coding.lower() for coding in codings] != [b"chunked"]:
             return BadRequest("The body must be sent as it is or in chunks.")  # RFC 9112 §6.1
         if self.parser.should_upgrade():

@@ -132,7 +132,8 @@ REFUSED: dict[str, bytes] = {
         b"POST /public HTTP/1.1\r\nHOST:Transfer-Encoding: chunked\r\n"
         b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n"
     ),
-    "chunks in HTTP/1.0": b"POST /public HTTP/1.0\r\nHOST:Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST /public HTTP/1.0\r\nHOST:Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no chunks in HTTP/1.0": b"POST /public HTTP/1.0\r\nHOST:Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "a folded header": b"GET /public HTTP/1.1\r\nHOST:X: a\r\n b\r\n\r\n",
     "a space before the colon": b"GET /public HTTP/1.1\r\nHOST:X : a\r\n\r\n",
     "a header without a colon": b"GET /public HTTP/1.1\r\nHOST:X\r\n\r\n",
@@ -283,6 +284,19 @@ def test_upgrade(stack: Stack, kind: bytes) -> None:
     """An upgrade that we do not make is an ordinary request."""
     request = get(stack, b"/public", b"Connection: Upgrade", b"Upgrade: " + kind)
     assert exchange(stack.port, request).text == "/public"
+
+
+def test_what_follows_an_upgrade(stack: Stack) -> None:
+    """Behind upgrades that are not made the next requests are read, and no body is taken for a request."""
+    stack.upstream.reset()
+    asking = get(stack, b"/public/asks", b"Connection: Upgrade", b"Upgrade: h2c")
+    inner = get(stack, b"/public/inner")
+    start = b"POST /public/outer HTTP/1.1\r\nHOST:Content-Length: %d\r\n\r\n" % len(inner)
+    with line(stack.port) as connection:
+        connection.send(asking + asking + with_host(stack, start))
+        assert [connection.answer().text for _ in range(2)] == ["/public/asks", "/public/asks"]
+        assert connection.send(inner).answer().body == inner
+    assert [request.target for request in stack.upstream.requests] == ["/public/asks"] * 2 + ["/public/outer"]
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
