@@ -32,6 +32,9 @@ HEAD_SECONDS = 30.0
 """How long a request's head may take, from the first connection on, however its bytes come."""
 BODY_PAUSE_SECONDS = 60.0
 """The longest pause in a request's body, while we are ready to read it."""
+ANSWER_PAUSE_SECONDS = 60.0
+"""The longest time that a client may take nothing of an answer which waits for it. Streams may wait longer:
+they are bounded in number, and end with their sessions."""
 UNASKED_SECONDS = 30.0
 UNASKED_BYTES = 1_048_576
 """For how long, and how much, may still come of a request body after its answer: enough for the answer to
@@ -59,6 +62,7 @@ class Protocol(HttpToolsProtocol):
     max_header_bytes = DEFAULT_HEADER_BYTES
     head_seconds = HEAD_SECONDS
     body_pause_seconds = BODY_PAUSE_SECONDS
+    answer_pause_seconds = ANSWER_PAUSE_SECONDS
     unasked_seconds = UNASKED_SECONDS
     common = CommonHeaders(secure=False)
 
@@ -72,6 +76,8 @@ class Protocol(HttpToolsProtocol):
         self._unasked = 0  # bytes of a body whose request has been answered
         self._refusal: PublicError | None = None
         self._owed_until = math.inf  # when the client must have sent what it has begun
+        self._untaken = 0  # bytes of an answer that the client did not take when we last looked
+        self._untaken_since = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._active: Any = None  # the exchange being answered; self.cycle is the last that was asked for
         self._held: bytearray | None = None  # what comes after a request for another protocol
@@ -278,12 +284,28 @@ class Protocol(HttpToolsProtocol):
         now = self.loop.time()
         if self.flow.read_paused and self._owed_until < math.inf:  # it is we who do not read
             self._owe(self.body_pause_seconds)
-        if now < self._owed_until:
+        if not self._taken(now):
+            log.info("answer_not_taken", reason="the client does not read what it has asked for")
+        elif now < self._owed_until:
             self._watch = self.loop.call_at(min(self._owed_until, now + self.head_seconds), self._check_owed)
             return
-        if self._fed or not self._in_head:
+        elif self._fed or not self._in_head:
             log.info("request_overdue", reason="the client has not sent what it began")
         self.transport.abort()
+
+    def _taken(self, now: float) -> bool:
+        """Whether the client reads its answer. Where that is held back for it, or is complete, nobody adds to
+        what waits: as long as that stays the same, nothing of it is taken."""
+        streams = self._active is not None and self._active.stop is not None
+        waits = self.transport.is_closing() or (self.flow.write_paused and not streams)
+        untaken = self.transport.get_write_buffer_size() if waits else 0
+        if untaken != self._untaken:
+            self._untaken, self._untaken_since = untaken, now
+        return not untaken or now - self._untaken_since < self.answer_pause_seconds
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._untaken = 0  # it has taken something since we last looked
 
     def send_400_response(self, _message: str) -> None:
         """What the parser refuses: smuggling attempts, mostly."""

@@ -31,6 +31,13 @@ upstream = "UPSTREAM"
 methods = ["GET", "POST"]
 token = "none"
 anonymous = true
+
+[[routes]]
+path = "/stream"
+upstream = "UPSTREAM"
+stream = "sse"
+token = "none"
+anonymous = true
 """
 
 
@@ -411,7 +418,8 @@ def test_client_that_says_nothing(stack: Stack) -> None:
 @pytest.fixture(scope="module")
 def impatient(module_store: Store) -> Iterator[Stack]:
     """A server that waits for half a second where the real one waits for half a minute and more."""
-    limits = {"head_seconds": 0.5, "body_pause_seconds": 0.5, "unasked_seconds": 0.5}
+    names = ("head_seconds", "body_pause_seconds", "answer_pause_seconds", "unasked_seconds")
+    limits = dict.fromkeys(names, 0.5)
     with running(module_store, toml=ROUTE, limits=limits) as stack:
         yield stack
 
@@ -450,6 +458,58 @@ def test_client_that_owes_bytes(impatient: Stack, kind: str, kept: bool) -> None
             assert connection.send(get(impatient)).answer().status == 200
         connection.send(start)
         assert 0.4 < drip(connection, piece) < 2
+
+
+def send_without_end(wire: Wire, _request: Request) -> object:
+    """Sends, as long as somebody takes it."""
+    wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 500000000\r\n\r\n")
+    with suppress(OSError):
+        for _ in range(500):
+            wire.send(bytes(1_000_000))
+    return False
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["kept", "closing"])
+def test_client_that_does_not_read(impatient: Stack, last: bool) -> None:
+    """An answer that its client does not take is given up, and holds no connection to the upstream."""
+    impatient.upstream.reset()
+    impatient.upstream.script = send_without_end
+    with line(impatient.port) as connection:
+        connection.send(get(impatient, b"/public", *([b"Connection: close"] if last else [])))
+        assert until(lambda: impatient.upstream.requests)
+        assert impatient.upstream.lost(impatient.upstream.requests[0], within=5)
+        connection.socket.settimeout(5)
+        with suppress(OSError):
+            while connection.socket.recv(1_000_000):
+                pass
+    impatient.upstream.reset()
+
+
+def test_stream_that_nobody_reads(impatient: Stack) -> None:
+    """A stream may wait for its reader: its place and its session bound it."""
+    impatient.upstream.reset()
+    impatient.upstream.script = send_without_end
+    with line(impatient.port) as connection:
+        connection.send(get(impatient, b"/stream"))
+        assert until(lambda: impatient.upstream.requests)
+        assert not impatient.upstream.lost(impatient.upstream.requests[0], within=1.5)
+    impatient.upstream.reset()
+
+
+def test_reader_that_is_slow(impatient: Stack) -> None:
+    """Who takes a little now and then is waited for."""
+    impatient.upstream.reset()
+    impatient.upstream.answers(ok(bytes(12_000_000)))
+    with line(impatient.port) as connection:
+        connection.send(get(impatient, b"/public"))
+        connection.socket.settimeout(5)
+        taken = 0
+        while taken < 12_000_000:
+            piece = connection.socket.recv(500_000)
+            assert piece
+            taken += len(piece)
+            time.sleep(0.05)
+    impatient.upstream.reset()
 
 
 def test_kept_connection_may_rest(impatient: Stack) -> None:
