@@ -16,6 +16,7 @@ _QUERY = re.compile(rb"[\x21-\x7e]*\Z")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _FORBIDDEN = re.compile(rb'[\\#?"<>^`{|}\[\]]')
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_OVERLONG = re.compile("%C[01]%[89AB]|%E0%[89]|%F0%8")
 _AMBIGUOUS = frozenset(b"/\\#?%;") | frozenset(range(0x20)) | {0x7F}
 
 
@@ -25,8 +26,9 @@ def canonical(path: bytes, *, encoded_slashes: bool = False) -> str:
     With `encoded_slashes` these stay in it as they are, and are no borders of segments.
 
     Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2);
-    encoded slashes, backslashes, percent signs and the like, empty and dot segments, path parameters
-    and control characters mean different things to different servers and are refused.
+    encoded slashes, backslashes, percent signs and the like, also in overlong UTF-8, empty and dot
+    segments, path parameters and control characters mean different things to different servers and are
+    refused.
     """
     if _PLAIN.match(path):
         return path.decode("ascii")
@@ -38,6 +40,10 @@ def canonical(path: bytes, *, encoded_slashes: bool = False) -> str:
         raise BadRequest("The path has an empty segment.")
     if any(segment in (".", "..") for segment in segments):
         raise BadRequest("The path has a dot segment.")
+    if _OVERLONG.search(
+        plain
+    ):  # `%C0%AE` is a dot, and `%C0%AF` a slash, to a lenient decoder (RFC 3629 §10)
+        raise BadRequest("The path has a character in more bytes than it needs.")
     if ";" in plain:
         raise BadRequest("The path has a parameter (;), which servers read in different ways.")
     return plain
