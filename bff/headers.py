@@ -80,7 +80,7 @@ def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
             or (name in extra and not never_back(name))
         ):
             passed.append(pair)
-            told = told or name == b"cache-control"
+            told = told or (name == b"cache-control" and pair[1] != b"")
         elif name == b"connection":
             connection.append(pair[1])
     if connection:

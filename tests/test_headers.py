@@ -229,6 +229,8 @@ def test_what_the_upstreams_connection_nominates_stays_here() -> None:
 def test_an_answer_that_says_nothing_about_caching_is_not_stored() -> None:
     """A proxied answer belongs to one user: silence means no-store, words are respected."""
     assert response_headers([], frozenset()) == [(b"cache-control", b"no-store")]
+    empty = [(b"cache-control", b"")]
+    assert response_headers(empty, frozenset()) == [*empty, (b"cache-control", b"no-store")]
     said = [(b"cache-control", b"max-age=60")]
     assert response_headers(said, frozenset()) == said
 
