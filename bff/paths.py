@@ -40,9 +40,7 @@ def canonical(path: bytes, *, encoded_slashes: bool = False) -> str:
         raise BadRequest("The path has an empty segment.")
     if any(segment in (".", "..") for segment in segments):
         raise BadRequest("The path has a dot segment.")
-    if _OVERLONG.search(
-        plain
-    ):  # `%C0%AE` is a dot, and `%C0%AF` a slash, to a lenient decoder (RFC 3629 §10)
+    if _OVERLONG.search(plain):  # a lenient decoder finds dots and slashes there (RFC 3629 §10)
         raise BadRequest("The path has a character in more bytes than it needs.")
     if ";" in plain:
         raise BadRequest("The path has a parameter (;), which servers read in different ways.")
