@@ -218,6 +218,37 @@ def test_spoofed_headers_do_not_disturb(found: Site, headers: dict[str, str]) ->
     assert (asked.method, asked.target) == ("POST", "/api/orders")
 
 
+OBEYED = [
+    "X-Original-URI",
+    "X-Original-Method",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Method",
+    "X-Forwarded-Prefix",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+]
+
+
+@pytest.mark.parametrize("name", OBEYED)
+def test_what_an_api_might_obey(found: Site, name: str) -> None:
+    """No header names another address or method to the API than was judged."""
+    value = "DELETE" if "Method" in name else "/api/admin"
+    assert found.browser().request("GET", "/api/orders", CSRF | {name: value}).status == 200
+    (asked,) = found.api.requests
+    assert asked.all(name.lower()) == []
+
+
+def test_no_other_protocol(found: Site) -> None:
+    """Nobody can change over to HTTP/2 with the API, where requests would follow that nobody is asked about."""
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    assert found.browser().request("GET", "/api/orders", CSRF | headers).status == 200
+    (asked,) = found.api.requests
+    assert asked.all("upgrade") == []
+
+
 def test_no_token_for_a_route_without_one(found: Site) -> None:
     """Where the BFF gives no token the API gets none, also none of the browser's own."""
     answer = found.browser().request("GET", "/api/public", CSRF | {"Authorization": "Bearer mine"})
@@ -281,6 +312,14 @@ def test_nobody_outside_can_ask(found: Site, path: str) -> None:
     assert "planted" not in repr(answer)
     if (found.name, path) == ("nginx", "/_forward_auth"):
         assert answer.get("content-type") == "text/html", "the BFF is not even asked"
+
+
+def test_an_api_that_leads_to_the_question(found: Site) -> None:
+    """An API cannot have the proxy itself ask, and show the answer with the token to the browser."""
+    found.api.answers(ok(b"x", b"x-accel-redirect: /_forward_auth", b"x-sendfile: /etc/hostname"))
+    answer = found.browser().api("/api/orders")
+    assert (answer.status, answer.body) == (200, b"x")
+    assert "planted" not in repr(answer)
 
 
 def test_what_an_api_must_not_set(found: Site) -> None:
