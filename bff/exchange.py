@@ -109,9 +109,7 @@ class Exchange(RequestResponseCycle):
         """The head of an answer whose body comes in pieces."""
         if not self.disconnected:
             self.transport.write(self._head(status, headers, None))
-            self._events = any(
-                name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in headers
-            )
+            self._events = are_events(headers)
             if self._bodiless(status):
                 self.chunked_encoding, self._left = False, 0
 
@@ -234,6 +232,11 @@ class Body:
             if self._room < 0:
                 raise BodyTooLarge(f"The body may have {self._limit} bytes at most.")
             yield piece
+
+
+def are_events(headers: Headers) -> bool:
+    """Whether these are the headers of a stream of events."""
+    return any(name == b"content-type" and value.lower().startswith(EVENT_STREAM) for name, value in headers)
 
 
 def has_body(head: RequestHead) -> bool:

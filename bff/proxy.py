@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from bff.access import Access, Grant
 from bff.answers import CommonHeaders
-from bff.exchange import Body, Exchange, has_body
+from bff.exchange import Body, Exchange, are_events, has_body
 from bff.headers import response_headers, upstream_headers
 from bff.location import POINTERS, Pointing
-from bff.request import RequestHead, TrustedProxies
+from bff.request import Headers, RequestHead, TrustedProxies
 from bff.routes import Route
 from bff.sockets import probe_when_quiet
 from bff.streaming import held_open
@@ -73,7 +75,7 @@ class Proxy:
             if response.status == 101:
                 await self._switch(response, exchange)
             else:
-                await self._relay(response, route, exchange)
+                await self._relay(response, route, exchange, grant)
         finally:
             response.finish()
 
@@ -112,7 +114,7 @@ class Proxy:
         self._access.renewed(grant, route, accepted=response.status != 401)
         return response
 
-    async def _relay(self, response: Response, route: Route, exchange: Exchange) -> None:
+    async def _relay(self, response: Response, route: Route, exchange: Exchange, grant: Grant) -> None:
         """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
         headers = response_headers(response.headers, route.response_headers)
         if response.status in (204, 304):
@@ -128,10 +130,22 @@ class Proxy:
         if whole is not None:
             exchange.answer(response.status, headers, whole)
             return
-        exchange.begin(response.status, headers)
-        async for piece in response.body():
-            await exchange.write(piece)
-        exchange.end()
+        with self._bound(route, exchange, grant, headers):
+            exchange.begin(response.status, headers)
+            async for piece in response.body():
+                await exchange.write(piece)
+            exchange.end()
+
+    @contextmanager
+    def _bound(self, route: Route, exchange: Exchange, grant: Grant, headers: Headers) -> Iterator[None]:
+        """Events end with their session also where the route does not say that it has streams: whoever has
+        forgotten to must not find out by what goes on after a sign-out. Raises TooManyStreams."""
+        if route.stream is not None or grant.record is None or not are_events(headers):
+            yield
+            return
+        owner = self._access.owner(exchange.head) or self._proxies.client_address(exchange.head)
+        with self._streams.place(owner), held_open(exchange, self._streams, grant.record):
+            yield
 
     async def _switch(self, response: Response, exchange: Exchange) -> None:
         """Both have agreed on a WebSocket: from here on their bytes go over as they are."""

@@ -265,6 +265,23 @@ def test_streams_end_with_the_session(stack: Stack, sid: str, ending: str) -> No
             assert not unconcerned.ends_within(0.5)
 
 
+def test_events_of_a_route_that_does_not_say_so(stack: Stack, sid: str) -> None:
+    """Events end with the session, and are bounded, also where the route has no `stream`."""
+    stack.upstream.script = ticking()
+    headers = sent(stack, sid, **CSRF)
+    with contextlib.ExitStack() as opened:
+        streams = [opened.enter_context(feed(stack.port, "/plain", headers)) for _ in range(4)]
+        assert [stream.status for stream in streams] == [200, 200, 200, 429]
+        end_elsewhere(Reason.REVOKED)(stack, sid)
+        start = time.monotonic()
+        for stream in streams[:3]:
+            for _ in stream.named():
+                pass
+            assert stream.ended_well
+        assert time.monotonic() - start < 2
+    assert all(stack.upstream.lost(request) for request in stack.upstream.requests)
+
+
 def test_answers_cut_short_do_not_look_whole(stack: Stack, sid: str) -> None:
     """Of a stream that is no stream of events the end is missing, so that nobody takes a part for all."""
 
