@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 import threading
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from bff.errors import UpstreamUnreachable
 from bff.routes import PLAIN, TLSFiles
@@ -21,8 +21,11 @@ from tests.support.upstream import ok
 
 
 @contextmanager
-def secured(signed: Signed, clients: Path | None = None) -> Iterator[str]:
-    """An upstream over TLS on loopback, which asks for a certificate of these `clients`; its URL."""
+def secured(
+    signed: Signed, clients: Path | None = None, answer: bytes = ok(b"over TLS"), *, polite: bool = False
+) -> Iterator[str]:
+    """An upstream over TLS on loopback, which asks for a certificate of these `clients`; its URL. A `polite`
+    one ends TLS before it ends TCP."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(signed.certificate, signed.key)
     if clients is not None:
@@ -36,7 +39,9 @@ def secured(signed: Signed, clients: Path | None = None) -> Iterator[str]:
                 raw, _ = listener.accept()
                 with suppress(OSError), context.wrap_socket(raw, server_side=True) as connection:
                     connection.recv(65536)
-                    connection.sendall(ok(b"over TLS"))
+                    connection.sendall(answer)
+                    if polite:
+                        connection.unwrap().close()
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -54,7 +59,7 @@ def ask(url: str, tls: TLSFiles = PLAIN) -> bytes:
         response.finish()
         return body
 
-    return asyncio.run(once())
+    return uvloop.run(once())
 
 
 @pytest.fixture
@@ -81,6 +86,18 @@ def test_another_authority(authority: Authority, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     with secured(other.sign("api", "127.0.0.1")) as url, pytest.raises(UpstreamUnreachable):
         ask(url, TLSFiles(ca=authority.file))
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_body_that_ends_with_the_connection(authority: Authority, polite: bool) -> None:
+    """It is whole where TLS was ended; the end of TCP alone may be anybody's (RFC 9112 §9.8)."""
+    answer = b"HTTP/1.1 200 OK\r\n\r\nover TLS"
+    with secured(authority.sign("api", "127.0.0.1"), answer=answer, polite=polite) as url:
+        if polite:
+            assert ask(url, TLSFiles(ca=authority.file)) == b"over TLS"
+        else:
+            with pytest.raises(UpstreamUnreachable):
+                ask(url, TLSFiles(ca=authority.file))
 
 
 def test_a_certificate_of_ours(authority: Authority) -> None:

@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.used = False
         self.closed = False
+        self._said_its_last = False
         self._due = math.inf  # when what is waited for must have come
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = math.inf
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
             self._malformed(error)
 
     def eof_received(self) -> bool:
+        self._said_its_last = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -104,8 +106,11 @@ class Connection(asyncio.Protocol):
         del self._parser  # they hold each other, and would wait for the collector
         if self.complete:
             return
-        if self._head.done() and not self._framed() and exc is None and self._error is None:
-            self.complete = True  # RFC 9112 §6.3: such a body ends with the connection
+        unframed = self._head.done() and not self._framed()
+        if unframed and self._said_its_last and exc is None and self._error is None:
+            # RFC 9112 §6.3: such a body ends with the connection; over TLS only where the upstream says so
+            # itself, for anybody in between can end TCP (§9.8).
+            self.complete = True
             self._wake()
             return
         self._fail(Broken("the connection was lost", virgin=not self._answered))
