@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from itertools import pairwise
 from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bff.serving import _listen_to_signals, serve
 from tests.support.process import ServeProcess, serve_process
@@ -304,6 +307,44 @@ def test_what_follows_an_upgrade(stack: Stack) -> None:
         assert [connection.answer().text for _ in range(2)] == ["/public/asks", "/public/asks"]
         assert connection.send(inner).answer().body == inner
     assert [request.target for request in stack.upstream.requests] == ["/public/asks"] * 2 + ["/public/outer"]
+
+
+INSIDE = b"GET /public/inside HTTP/1.1\r\n\r\n"
+Messages = list[tuple[bytes, int, bytes]]
+MESSAGES: Messages = [
+    (b"GET /public HTTP/1.1\r\nHOST:\r\n", 200, b"/public"),
+    (b"\r\nGET /public HTTP/1.1\r\nHOST:\r\n", 200, b"/public"),
+    (b"GET /public HTTP/1.1\r\nHOST:Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 200, b"/public"),
+    (b"GET /none HTTP/1.1\r\nHOST:Connection: Upgrade\r\nUpgrade: x\r\n\r\n", 404, b""),
+    (b"POST /public HTTP/1.1\r\nHOST:Content-Length: %d\r\n\r\n" % len(INSIDE) + INSIDE, 200, INSIDE),
+    (b"POST /none HTTP/1.1\r\nHOST:Content-Length: %d\r\n\r\n" % len(INSIDE) + INSIDE, 404, b""),
+    (b"POST /public HTTP/1.1\r\nHOST:Content-Length: 0\r\n\r\n", 200, b"/public"),
+    (
+        b"POST /public HTTP/1.1\r\nHOST:Transfer-Encoding: chunked\r\n\r\n"
+        b"1;a=b\r\nx\r\n%x\r\n%b\r\n0\r\nT: v\r\n\r\n" % (len(INSIDE), INSIDE),
+        200,
+        b"x" + INSIDE,
+    ),
+]
+"""Requests, and the status and body of the answer to each."""
+
+
+@given(
+    messages=st.lists(st.sampled_from(MESSAGES), min_size=2, max_size=5),
+    cuts=st.lists(st.integers(0, 1000), max_size=8),
+)
+@settings(max_examples=60, deadline=None)
+def test_pieces_do_not_matter(stack: Stack, messages: Messages, cuts: list[int]) -> None:
+    """However the bytes of requests come in packets, each is answered once and no body is taken for one."""
+    data = with_host(stack, b"".join(message for message, _, _ in messages))
+    bounds = [0, *sorted(cut % len(data) for cut in cuts), len(data)]
+    with line(stack.port, timeout=2) as connection:
+        for start, end in pairwise(bounds):
+            connection.send(data[start:end])
+            time.sleep(0.001)
+        for _, status, body in messages:
+            answer = connection.answer()
+            assert (answer.status, answer.body) == (status, body if status == 200 else answer.body)
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
