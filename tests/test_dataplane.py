@@ -524,9 +524,19 @@ def test_upstream_down(stack: Stack, sid: str) -> None:
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxy",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
         b"",
     ],
-    ids=["garbage", "huge head", "two lengths", "switches protocols", "nothing"],
+    ids=[
+        "garbage",
+        "huge head",
+        "two lengths",
+        "switches protocols",
+        "coded chunks",
+        "coded, without chunks",
+        "nothing",
+    ],
 )
 def test_garbage(stack: Stack, sid: str, data: bytes) -> None:
     """What is no answer of HTTP is a 502."""

@@ -132,7 +132,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # trailers, and whatever follows the answer, come the same way: no headers of it
-            self.headers.append((name.lower(), value))
+            name = name.lower()
+            if name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise Broken("a coding that nobody asked for")  # its bytes would pass for the content
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
