@@ -12,13 +12,13 @@ from tests.support.nginx import nginx
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis_server]
 
-DRAIN_SECONDS = 2
+DRAIN_SECONDS = 3
 ROUTE = '[[routes]]\npath = "/api"\nupstream = "UPSTREAM"\nmethods = ["GET", "POST"]\n'
 
 
 @pytest.fixture
 def own() -> Iterator[Fleet]:
-    """Two nodes of two workers, which say for two seconds that they will end."""
+    """Two nodes of two workers, which say for three seconds that they will end."""
     with fleet(2, ROUTE, workers="2", drain_seconds=str(DRAIN_SECONDS)) as found:
         yield found
 

@@ -27,6 +27,7 @@ ROUTES = """
 path = "/events"
 upstream = "http://127.0.0.1:PORT"
 stream = "sse"
+timeout_seconds = 90
 
 [[routes]]
 path = "/socket"
@@ -172,6 +173,7 @@ def cpu_seconds(node: Node) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+@pytest.mark.timeout(240)
 def test_many_idle_streams(nodes: Fleet, silent: SilentUpstream) -> None:
     """Two thousand idle streams of two hundred sessions fit into one worker, hardly busy with them."""
     node = nodes.nodes[0]
