@@ -103,7 +103,7 @@ def libraries() -> bytes:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica may take its time: this machine is busy with other tests."""
-    monkeypatch.setattr("bff.sessions.lasting.WAIT_SECONDS", 0.6)
+    monkeypatch.setattr("bff.sessions.lasting.WAIT_SECONDS", 2.5)
     monkeypatch.setattr("bff.sessions.connect.ANSWER_SECONDS", 5)
 
 

@@ -67,7 +67,7 @@ def test_who_has_gone_leaves_the_answer_to_nobody() -> None:
     """Where a waiter is cancelled after its question was sent, its answer is dropped and not another's."""
 
     async def test() -> None:
-        held = asyncio.Event()
+        held, over = asyncio.Event(), asyncio.Event()
 
         class Slow(Peer):
             async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,6 +79,8 @@ def test_who_has_gone_leaves_the_answer_to_nobody() -> None:
                 writer.write(b"$5\r\nfirst\r\n$6\r\nsecond\r\n$5\r\nthird\r\n")
                 await reader.read()
                 writer.close()
+                await writer.wait_closed()
+                over.set()
 
         slow = Slow(echo)
         server = await asyncio.start_server(slow.serve, "127.0.0.1", 0)
@@ -91,6 +93,7 @@ def test_who_has_gone_leaves_the_answer_to_nobody() -> None:
         assert await second == b"second"
         assert first.cancelled()
         await wire.close()
+        await over.wait()
         server.close()
 
     run(test())

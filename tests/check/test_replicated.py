@@ -35,7 +35,7 @@ def nodes() -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica may take its time: this machine is busy with other tests."""
-    monkeypatch.setattr("bff.check.store.WAIT_SECONDS", 0.6)
+    monkeypatch.setattr("bff.check.store.WAIT_SECONDS", 1.5)
 
 
 def test_all_is_well(setup: Setup, redises: Replicated) -> None:

@@ -89,4 +89,4 @@ async def peer(script: Callable[[Command], bytes] = echo, path: str | None = Non
     finally:
         server.close()
         made.close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)  # also for whoever has only just been accepted
