@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 import sys
+from contextlib import suppress
 
 import pytest
 
 from benchmarks.chaos.__main__ import main
-from benchmarks.chaos.front import owner
+from benchmarks.chaos.front import Front, owner
 from benchmarks.chaos.judgement import Round, Seen, judge
 from benchmarks.chaos.ledger import Death, Ledger, Redeem
 from benchmarks.chaos.report import summary, table
@@ -230,3 +231,20 @@ def test_the_worst_faults(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("needs redis-server: apt install redis-server")
     assert status == 0, said.out + said.err
     assert said.out.count("All promises were kept.") == 2
+
+
+def test_a_front_that_closes_cuts_all_connections() -> None:
+    """Also those that it has accepted only just now."""
+
+    async def run() -> bytes:
+        front = Front(free_port(), 1, Ledger(), list)
+        await front.open()
+        with socket.create_connection(("127.0.0.1", front.port), timeout=2) as client:
+            for _ in range(3):
+                await asyncio.sleep(0)  # accepted, and no more
+            await front.close()
+            with suppress(ConnectionResetError):
+                return await asyncio.to_thread(client.recv, 1)
+        return b""
+
+    assert asyncio.run(run()) == b""

@@ -66,6 +66,8 @@ class Front:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where it is cancelled before it has begun.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
@@ -75,8 +77,6 @@ class Front:
                 pass
         except (OSError, EOFError, ValueError, TimeoutError):
             pass  # either side has hung up: what that means is in the ledger
-        finally:
-            writer.transport.abort()
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: int
