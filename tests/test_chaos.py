@@ -233,15 +233,16 @@ def test_the_worst_faults(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out.count("All promises were kept.") == 2
 
 
-def test_a_front_that_closes_cuts_all_connections() -> None:
-    """Also those that it has accepted only just now."""
+@pytest.mark.parametrize("rounds", range(1, 7))
+def test_a_front_that_closes_cuts_all_connections(rounds: int) -> None:
+    """Also those that it has accepted only just now, so many rounds of the loop ago."""
 
     async def run() -> bytes:
         front = Front(free_port(), 1, Ledger(), list)
         await front.open()
         with socket.create_connection(("127.0.0.1", front.port), timeout=2) as client:
-            for _ in range(3):
-                await asyncio.sleep(0)  # accepted, and no more
+            for _ in range(rounds):
+                await asyncio.sleep(0)
             await front.close()
             with suppress(ConnectionResetError):
                 return await asyncio.to_thread(client.recv, 1)

@@ -46,6 +46,10 @@ class Front:
         """Be gone, as the provider behind is: no listener, and all connections are cut."""
         if self._server is None:
             return
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(3):  # asyncio would forget a connection that is between accepted and known
+            await asyncio.sleep(0)
         self._server.close()
         self._server = None
         for task in self._tasks:
