@@ -62,7 +62,7 @@ def _effort(options: argparse.Namespace) -> Effort:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="few sessions and the worst faults, within a minute"
+        "--quick", action="store_true", help="few sessions and the worst faults, a minute and a quarter"
     )
     parser.add_argument("--grace", type=int, nargs="+", metavar="SECONDS", help="of the provider (60 and 0)")
     parser.add_argument("--sessions", type=int, help="how many are signed in")
