@@ -8,6 +8,7 @@ however many somebody has.
 
 from __future__ import annotations
 
+import math
 import time
 from ipaddress import IPv6Address, ip_address
 
@@ -17,8 +18,6 @@ from bff.tokens import Clock
 MINUTE = 60.0
 REMEMBERED = 50_000
 """Addresses in a minute, at most. Who has more of them than that cannot be counted by address anyway."""
-RETRY_SECONDS = 10
-"""The window slides: a sixth of the limit is free again by then."""
 _V6_NETWORK_BITS = 64
 """Whoever has one IPv6 address has all of its network's (RFC 6177)."""
 
@@ -40,15 +39,22 @@ class RateLimit:
             return
         passed = self._turn()
         address = _counted(client)
-        counted = self._now.get(address, 0)
-        if self._before.get(address, 0) * (1 - passed / MINUTE) + counted > self._per_minute - 1:
+        counted, before = self._now.get(address, 0), self._before.get(address, 0)
+        if before * (1 - passed / MINUTE) + counted > self._per_minute - 1:
             raise RateLimited(
                 "Too many sign-ins came from this address. Please wait a moment.",
-                retry_after=RETRY_SECONDS,
+                retry_after=math.floor(self._free_at(counted, before) - passed) + 1,
             )
         if not counted and len(self._now) >= REMEMBERED:
             self._now = {}
         self._now[address] = counted + 1
+
+    def _free_at(self, counted: int, before: int) -> float:
+        """The second of this minute, or beyond it of the next one, at which one more may come."""
+        free = self._per_minute - 1 - counted
+        if free >= 0:
+            return MINUTE * (1 - free / before)
+        return MINUTE + MINUTE * (1 - (self._per_minute - 1) / counted)
 
     def _turn(self) -> float:
         """Begin another minute where it is time to; the seconds of it that have passed."""

@@ -80,6 +80,30 @@ def test_the_window_slides() -> None:
     assert allowed(limit, "192.0.2.1", 100) == 60
 
 
+@given(
+    st.integers(1, 30), st.lists(st.tuples(st.integers(0, 100), st.integers(1, 40)), min_size=1, max_size=9)
+)
+def test_the_time_to_wait(per_minute: int, visits: list[tuple[int, int]]) -> None:
+    """Whoever is refused and waits for as long as he is told, and no longer, may come again."""
+    clock = FakeClock(6000.0)
+    limit = RateLimit(per_minute, clock)
+    for pause, tries in visits:
+        clock.now += pause
+        allowed(limit, "192.0.2.1", tries)
+    with suppress(RateLimited):
+        while True:
+            limit.check("192.0.2.1")
+    with pytest.raises(RateLimited) as refused:
+        limit.check("192.0.2.1")
+    wait = refused.value.retry_after
+    assert wait is not None
+    assert 0 < wait <= 121
+    clock.now += wait - 2
+    assert allowed(limit, "192.0.2.1", 1) == 0 or wait < 3
+    clock.now += 2
+    assert allowed(limit, "192.0.2.1", 1) == 1
+
+
 @given(st.lists(st.tuples(st.floats(0, 40), st.integers(1, 30)), max_size=20))
 def test_never_twice_the_limit(visits: list[tuple[float, int]]) -> None:
     """Whenever they come: in any sixty seconds fewer than twice as many pass, and in each minute of the clock
