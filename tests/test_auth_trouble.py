@@ -13,6 +13,7 @@ from tests.support.browser import CSRF, Browser, error_page
 from tests.support.client import query_of
 from tests.support.provider import Reply, ScriptedProvider, scripted_provider
 from tests.support.stack import REAL_REDIS, Stack, Store, running, store
+from tests.support.stopwatch import Stopwatch
 from tests.support.wire import Answer, until
 
 
@@ -75,10 +76,10 @@ def test_store_that_fails_fast(stack: Stack) -> None:
     """Nobody waits long for a store that is down."""
     browser = stack.sign_in(stack.browser())
     stack.store.stop()
-    started = time.monotonic()
+    started = Stopwatch()
     browser.api("/bff/user")
     browser.api("/weather")
-    assert time.monotonic() - started < 2
+    assert started.own < 2
     stack.store.start()
 
 
@@ -140,9 +141,9 @@ def test_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:
         for thread in threads:
             thread.start()
         time.sleep(0.1)
-        started = time.monotonic()
+        started = Stopwatch()
         assert browser.api("/weather").status == browser.api("/bff/user").status == 200
-        assert time.monotonic() - started < 0.8
+        assert started.own < 0.8
         for thread in threads:
             thread.join(10)
 
@@ -153,11 +154,11 @@ def test_a_provider_that_hangs_from_the_start(own_store: Store, down: ScriptedPr
     with running(own_store, provider=down, provider_timeout_seconds="6") as stack:
         browser = stack.browser()
         browser.cookies["bff"] = stack.plant()
-        started = time.monotonic()
+        started = Stopwatch()
         assert browser.get("/health/ready").status == 503
-        assert time.monotonic() - started < 0.5
+        assert started.own < 0.5
         assert browser.request("POST", "/bff/logout", CSRF).json() == {"logout_url": "/"}
-        assert time.monotonic() - started < 2.5
+        assert started.own < 2.5
         assert stack.sessions() == []
 
 
@@ -186,10 +187,10 @@ def test_callbacks_at_a_provider_that_hangs(own_store: Store, down: ScriptedProv
         for thread in threads:
             thread.start()
         time.sleep(0.2)
-        started = time.monotonic()
+        started = Stopwatch()
         for target in ("/bff/user", "/weather", "/bff/user"):
             assert signed_in.api(target).status == 200
-        assert time.monotonic() - started < 0.8
+        assert started.own < 0.8
         for thread in threads:
             thread.join(15)
         assert [error_page(answer, 503) for answer in answers] == ["provider_unavailable"] * 48
@@ -201,17 +202,18 @@ def test_sign_out_at_a_provider_that_hangs(own_store: Store) -> None:
         browsers = [stack.sign_in(stack.browser()) for _ in range(6)]
         due = stack.sign_in(stack.browser())
         stack.provider.replies["revoke"] = Reply(delay=4)
-        started = time.monotonic()
+        started = Stopwatch()
         threads = [threading.Thread(target=b.request, args=("POST", "/bff/logout", CSRF)) for b in browsers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(10)
-        assert 1.4 < time.monotonic() - started < 2.5
+        assert started.own < 2.5
+        assert started.elapsed > 1.4
         assert [browser.session for browser in browsers] == [None] * 6
         stack.clock.ahead = 301
         assert due.api("/weather").status == 200
-        assert time.monotonic() - started < 3.5
+        assert started.own < 3.5
         assert len(stack.sessions()) == 1
 
 

@@ -72,9 +72,10 @@ class Caller:
             line.close()
 
     def _ask(self, port: int) -> Answer:
-        line = self._lines.get(port)
-        if line is None:
-            line = self._lines[port] = Line(port)
+        line = self._lines.pop(port, None)
+        if line is None or not line.open():  # as every client looks before it sends on a kept connection
+            line = Line(port)
+        self._lines[port] = line
         fields = [f"{self._method} /api HTTP/1.1", f"Host: {HOST}", "X-CSRF: 1"]
         fields += [
             f"Cookie: bff={self._visitor.cookie}",

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from bff.resource_api.jwt.fetching import FetchFailed, FetchLimits, _jwks_uri, discovery_url, fetch_keys
 from tests.forge import Forge, signer
 from tests.resource_api.issuer import DISCOVERY, JWKS, Answer, LocalIssuer, send
+from tests.support.stopwatch import Stopwatch
 
 LIMITS = FetchLimits(connect=1, read=0.5, total=1)
 
@@ -151,10 +152,10 @@ def test_a_bad_answer_is_a_failed_fetch(server: LocalIssuer, answer: Answer) -> 
     """At either address: no redirect is followed, no limit passed, and it is over in time."""
     for path in (DISCOVERY, JWKS):
         server.answers = {path: answer}
-        began = time.monotonic()
+        began = Stopwatch()
         with pytest.raises(FetchFailed):
             fetch(server.issuer)
-        assert time.monotonic() - began < LIMITS.total + 1
+        assert began.own < LIMITS.total + 1
 
 
 def test_the_time_is_for_both_documents_together(server: LocalIssuer) -> None:
@@ -176,10 +177,10 @@ def test_the_time_is_for_both_documents_together(server: LocalIssuer) -> None:
     server.answers = {DISCOVERY: slow(DISCOVERY)}
     assert fetch(server.issuer) == ["access-1", "id-1"]
     server.answers[JWKS] = slow(JWKS)
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(FetchFailed):
         fetch(server.issuer)
-    assert time.monotonic() - began < LIMITS.total + 0.3
+    assert began.own < LIMITS.total + 0.3
 
 
 @contextmanager
@@ -224,10 +225,10 @@ def test_a_drip_inside_tls_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             time.sleep(0.1)
 
     with listener(over_tls(certificate, serve)) as port:
-        began = time.monotonic()
+        began = Stopwatch()
         with pytest.raises(FetchFailed, match="took too long"):
             fetch(f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < LIMITS.total + 0.5
+        assert began.own < LIMITS.total + 0.5
 
 
 def test_a_handshake_that_drips_is_over_in_time() -> None:
@@ -241,10 +242,10 @@ def test_a_handshake_that_drips_is_over_in_time() -> None:
             time.sleep(0.1)
 
     with listener(serve) as port:
-        began = time.monotonic()
+        began = Stopwatch()
         with pytest.raises(FetchFailed):
             fetch(f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < LIMITS.total + 0.5
+        assert began.own < LIMITS.total + 0.5
 
 
 def test_a_proxy_that_drips_is_cut(server: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,10 +254,10 @@ def test_a_proxy_that_drips_is_cut(server: LocalIssuer, monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", server.origin)
     server.answers = {"http://issuer.example" + DISCOVERY: drip_head}
-    began = time.monotonic()
+    began = Stopwatch()
     with pytest.raises(FetchFailed, match="took too long"):
         fetch("http://issuer.example", allow_http=True)
-    assert time.monotonic() - began < LIMITS.total + 0.5
+    assert began.own < LIMITS.total + 0.5
 
 
 def test_a_fetch_leaves_nothing_behind(server: LocalIssuer) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.forge import Forge
 from tests.resource_api.issuer import LocalIssuer
+from tests.support.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.e2e
 
@@ -172,11 +173,11 @@ def test_who_sends_a_body_at_a_crawl_holds_nothing(live: Api) -> None:
         for method in ("POST", "GET"):
             data = head.replace("JUNK", token).replace("POST", method).encode()
             held += [live.send(data) for _ in range(20)]
-    began = time.monotonic()
+    began = Stopwatch()
     for _ in range(10):
         assert live.get("/health")[0] == 200
         assert live.status(live.forge.access_token()) == 200
-    assert time.monotonic() - began < 3
+    assert began.own < 3
     for connection in held:
         connection.close()
 
@@ -192,9 +193,9 @@ def test_invented_kids_stall_nobody_behind_a_slow_issuer(tmp_path: Path) -> None
         with ThreadPoolExecutor(40) as pool:
             answers = [pool.submit(api.status, token) for token in unknown]
             time.sleep(0.5)
-            began = time.monotonic()
+            began = Stopwatch()
             assert (api.get("/health")[0], api.status(good)) == (200, 200)
-            assert time.monotonic() - began < 1
+            assert began.own < 1
             assert {answer.result() for answer in answers} <= {401, 503}
 
 

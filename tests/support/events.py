@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.stopwatch import PATIENCE, Stopwatch
 from tests.support.wire import Line
 
 
@@ -62,8 +63,13 @@ class Feed:
         return (event for event in self if event.name)
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether the stream ends in so many seconds, whatever comes before."""
-        return self.ended.wait(seconds)
+        """Whether the stream ends in so many seconds (more on a busy machine), whatever comes before."""
+        watch = Stopwatch()
+        return self.ended.wait(PATIENCE * seconds) and watch.own < seconds
+
+    def lives_for(self, seconds: float) -> bool:
+        """Whether the stream does not end in so many seconds."""
+        return not self.ended.wait(seconds)
 
     @property
     def ended_well(self) -> bool:

@@ -204,7 +204,7 @@ class Replicated:
         return next(each for each in self.redises if each.port == int(answer[1]))
 
     def ready(self) -> bool:
-        """Whether all sentinels know of each other and of all replicas, which are in step."""
+        """Whether all sentinels know of each other and of all replicas, which acknowledge."""
         others, replicas = len(self.sentinels) - 1, len(self.redises) - 1
         for sentinel in self.sentinels:
             with sentinel.client() as client:
@@ -212,8 +212,8 @@ class Replicated:
             if (known["num-other-sentinels"], known["num-slaves"]) != (others, replicas):
                 return False
         with self.primary.client() as client:
-            states = [value for key, value in client.info("replication").items() if key.startswith("slave")]
-        return [state["state"] for state in states] == ["online"] * replicas
+            client.set("ready", 1, ex=1)
+            return bool(client.wait(replicas, 500) == replicas)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import time
@@ -11,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support.stopwatch import PATIENCE, Stopwatch
 
 
 @dataclass
@@ -87,14 +90,19 @@ class Line:
         return answer
 
     def closed(self, within: float = 5) -> bool:
-        """Whether the peer closes the connection, and says nothing more before."""
-        self.socket.settimeout(within)
+        """Whether the peer closes the connection, and says nothing more before (later on a busy machine)."""
+        watch = Stopwatch()
+        self.socket.settimeout(PATIENCE * within)
         try:
-            return self._file.read(1) == b""
+            return self._file.read(1) == b"" and watch.own < within
         except TimeoutError:
             return False
         except OSError:
-            return True
+            return watch.own < within
+
+    def open(self) -> bool:
+        """Whether the peer has not closed it yet, as far as one can know before sending."""
+        return not select.select([self.socket], [], [], 0)[0]
 
     def close(self) -> None:
         self._file.close()
@@ -156,9 +164,9 @@ def exchange(port: int, data: bytes, *, head_only: bool = False, authorities: Pa
 
 
 def until(condition: Any, within: float = 5) -> bool:
-    """Wait until `condition()` holds; False where it does not in time."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
+    """Wait until `condition()` holds; False where it does not in time (longer on a busy machine)."""
+    watch = Stopwatch()
+    while watch.own < within:
         if condition():
             return True
         time.sleep(0.01)
