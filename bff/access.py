@@ -77,7 +77,8 @@ class Access:
             client = True
         elif not route.anonymous:
             record = await self.session(head)
-            if route.stream is None:  # a page that opens its streams again and again would never be idle
+            # A page that opens its streams again and again would never be idle.
+            if route.stream is None and self._reader.slide_due(record):
                 await self._slide(record)
             self._check_age(record, route)
             if not client and route.token != "none":
@@ -150,11 +151,10 @@ class Access:
         return record
 
     async def _slide(self, record: SessionRecord) -> None:
-        if self._reader.slide_due(record):
-            try:
-                await self._reader.slide(record)
-            except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
-                log.warning("slide_failed", reason=error.reason)
+        try:
+            await self._reader.slide(record)
+        except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
+            log.warning("slide_failed", reason=error.reason)
 
 
 def _holder(grant: Grant, route: Route) -> str:

@@ -69,21 +69,24 @@ class CommonHeaders:
     def __init__(self, *, secure: bool, local: bool = False) -> None:
         pairs = security_headers(secure=secure, local=local)
         self._always = [(name.lower().encode(), value.encode()) for name, value in pairs]
-        self._policy = (b"content-security-policy", DATA_POLICY.encode())
+        self._always.append((b"content-security-policy", DATA_POLICY.encode()))
+        self._names = frozenset(name for name, _ in self._always)
         self._second = 0
         self._formatted = b""
 
     def add(self, headers: Headers, *, ours: bool) -> Headers:
         """`headers` completed; `ours` are the answers of `/bff/*`, which nobody may store."""
         names = dict(headers)
-        added = [pair for pair in self._always if pair[0] not in names]
-        if b"content-security-policy" not in names:
-            added.append(self._policy)
+        if self._names.isdisjoint(names):
+            added = self._always
+        else:
+            added = [pair for pair in self._always if pair[0] not in names]
+        headers = headers + added
         if ours and b"cache-control" not in names:
-            added.append((b"cache-control", b"no-store"))
+            headers.append((b"cache-control", b"no-store"))
         if b"date" not in names:  # RFC 9110 §6.6.1
-            added.append((b"date", self._date()))
-        return headers + added
+            headers.append((b"date", self._date()))
+        return headers
 
     def _date(self) -> bytes:
         second = int(time.time())

@@ -171,21 +171,19 @@ class Exchange(RequestResponseCycle):
         self.response_started = True
         self.status = status
         self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status][:-2]]
-        sized = False
-        for name, value in headers:
-            if name == b"content-length":
-                sized = True
-                self._left = int(value)
-                if length is not None and length != self._left:
-                    raise RuntimeError("the body is not as long as its Content-Length")
-            lines.append(name + b": " + value)
-        if not sized:
+        lines = [STATUS_LINE[status][:-2], *map(b": ".join, headers)]
+        sizes = [value for name, value in headers if name == b"content-length"]
+        for value in sizes:
+            self._left = int(value)
+            if length is not None and length != self._left:
+                raise RuntimeError("the body is not as long as its Content-Length")
+        if not sizes:
             lines += self._framing(status, length)
         if not self.keep_alive:
             lines.append(b"connection: close")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 1:
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
+        if not head.count(b"\n") == head.count(b"\r") == len(lines):
             raise RuntimeError("a header has a line break in it")  # response splitting
         return head
 

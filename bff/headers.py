@@ -24,40 +24,57 @@ RESPONSE = frozenset(
     b"link allow date www-authenticate deprecation sunset x-total-count x-request-id".split()
 )
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
+_NOBODY_NOMINATED = ([b"keep-alive"], [b"close"])  # what `Connection` says as a rule
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
-def upstream_headers(
-    head: RequestHead,
-    *,
-    host: bytes,
-    client: str,
-    origin: tuple[bytes, bytes],
-    token: str | None,
-    extra: frozenset[bytes] = frozenset(),
-) -> Headers:
-    """The headers of the upstream request.
+class HeaderRules:
+    """What passes on one route, both ways."""
 
-    `host` is the upstream's, `client` the browser's address, `origin` our public scheme and host, `extra`
-    the names that the route passes besides the usual ones.
-    """
-    passed = [pair for pair in head.headers if pair[0] in REQUEST or pair[0] in extra]
-    if head.has(b"connection"):
-        nominated = _nominated(head.values(b"connection"))
-        passed = [pair for pair in passed if pair[0] not in nominated]
-    passed += [
-        (b"host", host),
-        (b"x-forwarded-for", client.encode()),
-        (b"x-forwarded-proto", origin[0]),
-        (b"x-forwarded-host", origin[1]),
-        (b"x-forwarded-prefix", b"/"),  # nothing of the path is taken off
-        (b"x-request-id", head.request_id),
-        *trace_context(head),
-    ]
-    if token is not None:
-        passed.append((b"authorization", b"Bearer " + token.encode()))
-    return passed
+    def __init__(
+        self,
+        *,
+        host: bytes,
+        origin: tuple[bytes, bytes],
+        up: frozenset[bytes] = frozenset(),
+        back: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """`host` is the upstream's, `origin` our public scheme and host; `up` and `back` are the names that
+        the route passes besides the usual ones."""
+        self._up = REQUEST | up
+        self._back = RESPONSE | {name for name in back if not never_back(name)}
+        self._ours = [
+            (b"host", host),
+            (b"x-forwarded-proto", origin[0]),
+            (b"x-forwarded-host", origin[1]),
+            (b"x-forwarded-prefix", b"/"),  # nothing of the path is taken off
+        ]
+
+    def upstream(self, head: RequestHead, client: str, token: str | None) -> Headers:
+        """The headers of the upstream request; `client` is the browser's address."""
+        passed = [pair for pair in head.headers if pair[0] in self._up]
+        if head.has(b"connection"):
+            nominated = _nominated(head.values(b"connection"))
+            passed = [pair for pair in passed if pair[0] not in nominated]
+        passed += self._ours
+        passed += ((b"x-forwarded-for", client.encode()), (b"x-request-id", head.request_id))
+        passed += trace_context(head)
+        if token is not None:
+            passed.append((b"authorization", b"Bearer " + token.encode()))
+        return passed
+
+    def back(self, upstream: Headers) -> Headers:
+        """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
+        passes = self._back
+        passed = [pair for pair in upstream if pair[0] in passes or pair[0].startswith(_RESPONSE_FAMILIES)]
+        connection = [value for name, value in upstream if name == b"connection"]
+        if connection and connection not in _NOBODY_NOMINATED:
+            nominated = _nominated(connection)
+            passed = [pair for pair in passed if pair[0] not in nominated]
+        if not [value for name, value in passed if name == b"cache-control" and value]:
+            passed.append((b"cache-control", b"no-store"))
+        return passed
 
 
 def _nominated(connection: list[bytes]) -> set[bytes]:
@@ -67,29 +84,6 @@ def _nominated(connection: list[bytes]) -> set[bytes]:
     """
     names = {part.strip().lower() for value in connection for part in value.split(b",")}
     return names - {b"content-length"}
-
-
-def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
-    """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
-    passed, connection, told = [], [], False
-    for pair in upstream:
-        name = pair[0]
-        if (
-            name in RESPONSE
-            or name.startswith(_RESPONSE_FAMILIES)
-            or (name in extra and not never_back(name))
-        ):
-            passed.append(pair)
-            told = told or (name == b"cache-control" and pair[1] != b"")
-        elif name == b"connection":
-            connection.append(pair[1])
-    if connection:
-        nominated = _nominated(connection)
-        passed = [pair for pair in passed if pair[0] not in nominated]
-        told = told and b"cache-control" not in nominated
-    if not told:
-        passed.append((b"cache-control", b"no-store"))
-    return passed
 
 
 def trace_context(head: RequestHead) -> Headers:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bff.access import Access, Grant
 from bff.answers import CommonHeaders
 from bff.exchange import Body, Exchange, are_events, has_body
-from bff.headers import response_headers, upstream_headers
+from bff.headers import HeaderRules
 from bff.location import POINTERS, Pointing
 from bff.request import Headers, RequestHead, TrustedProxies
 from bff.routes import Route
@@ -18,13 +19,22 @@ from bff.sockets import probe_when_quiet
 from bff.streaming import held_open
 from bff.streams import Streams
 from bff.tunnel import Tunnel
-from bff.upstream import Response, Upstreams
+from bff.upstream import Origin, Response, Upstreams
 from bff.websocket import answer_headers, is_handshake
 from bff.websocket import request_headers as handshake_headers
 
 STREAM_IDLE_SECONDS = 3600.0
 """The longest pause of a stream. An API need not send signs of life; whether its host is still there is asked
 in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way of one route to its upstream and back."""
+
+    origin: Origin
+    headers: HeaderRules
+    pointing: Pointing
 
 
 class Proxy:
@@ -50,7 +60,7 @@ class Proxy:
         self._common = common
         self._streams = streams
         self._max_body_bytes = max_body_bytes
-        self._pointings: dict[str, Pointing] = {}
+        self._ways: dict[str, Way] = {}
 
     async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
         """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
@@ -82,16 +92,10 @@ class Proxy:
     async def _ask(
         self, route: Route, path: str, head: RequestHead, grant: Grant, body: Body | None
     ) -> Response:
-        origin = self._upstreams.origin(route)
+        way = self._way(route)
+        origin = way.origin
         target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
-        headers = upstream_headers(
-            head,
-            host=origin.host,
-            client=self._proxies.client_address(head),
-            origin=self._origin,
-            token=grant.token,
-            extra=route.request_headers,
-        )
+        headers = way.headers.upstream(head, self._proxies.client_address(head), grant.token)
         websocket = route.stream == "websocket" and is_handshake(head)
         if websocket:
             headers += handshake_headers(head)
@@ -116,12 +120,13 @@ class Proxy:
 
     async def _relay(self, response: Response, route: Route, exchange: Exchange, grant: Grant) -> None:
         """The upstream's answer to the browser: in one piece where it is here already, else as it comes."""
-        headers = response_headers(response.headers, route.response_headers)
+        way = self._way(route)
+        headers = way.headers.back(response.headers)
         if response.status in (204, 304):
             # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if not POINTERS.isdisjoint(dict(headers)):
-            headers = self._pointing(route).mapped(headers, response.status)
+            headers = way.pointing.mapped(headers, response.status)
         if route.stream is not None:
             response.be_patient(STREAM_IDLE_SECONDS)
             headers.append((b"x-accel-buffering", b"no"))  # nginx in front would collect the events
@@ -162,8 +167,13 @@ class Proxy:
         finally:
             tunnel.abort()
 
-    def _pointing(self, route: Route) -> Pointing:
-        found = self._pointings.get(route.upstream)
+    def _way(self, route: Route) -> Way:
+        found = self._ways.get(route.path)
         if found is None:
-            found = self._pointings[route.upstream] = Pointing(route.upstream, self._public_url)
+            origin = self._upstreams.origin(route)
+            headers = HeaderRules(
+                host=origin.host, origin=self._origin, up=route.request_headers, back=route.response_headers
+            )
+            pointing = Pointing(route.upstream, self._public_url)
+            found = self._ways[route.path] = Way(origin, headers, pointing)
         return found

@@ -17,9 +17,9 @@ import structlog
 from click.testing import CliRunner, Result
 
 import bff.serving
+from benchmarks.proxy.programs import free_port
 from bff import __version__
 from bff.cli import main
-from tests.support.stack import free_port
 from tests.test_settings import BASE
 
 API = {"API_ISSUER": "https://issuer.example", "API_CLIENT_IDS": "client"}

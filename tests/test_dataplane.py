@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.tokens import TokenSet
 from tests.support.browser import CSRF
 from tests.support.provider import Reply, Seen
-from tests.support.stack import Stack, Store, free_port, running, store
+from tests.support.stack import Stack, Store, running, store
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import Request, Wire, ok
 from tests.support.wire import Answer, Closed, Line, line, until

@@ -14,13 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from benchmarks.proxy.programs import free_port
 from bff.devstack.authority import Authority, _write, covers, open_authority
 from bff.devstack.certificates import tls_settings
 from bff.devstack.plan import Plan, make_plan
 from bff.devstack.processes import StackFailed
 from bff.devstack.trust import commands, explanation, this_system
 from bff.tls import Identity, server_context
-from tests.support.stack import free_port
 from tests.support.tls import client_context, handshake
 
 NOW = datetime.now(UTC)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.connection import Protocol
 from bff.errors import BadRequest
 from bff.forward_auth import told_request
@@ -17,7 +18,7 @@ from bff.request import RequestHead
 from bff.serving import Worker
 from tests.support.browser import Browser
 from tests.support.process import serve_process
-from tests.support.stack import Stack, Store, free_port, running, store
+from tests.support.stack import Stack, Store, running, store
 from tests.support.wire import Answer, exchange, line, until
 
 TOML = """

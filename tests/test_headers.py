@@ -8,18 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.headers import response_headers, upstream_headers
+from bff.headers import HeaderRules
 from bff.request import Headers
 from tests.fakes import head
 
 ORIGIN = (b"https", b"app.example.com")
 
 
-def passed(*headers: tuple[str, str], token: str | None = "T") -> list[tuple[bytes, bytes]]:
-    """What the upstream gets for these request headers."""
-    return upstream_headers(
-        head(*headers), host=b"api:5001", client="203.0.113.7", origin=ORIGIN, token=token
-    )
+def rules(up: frozenset[bytes] = frozenset(), back: frozenset[bytes] = frozenset()) -> HeaderRules:
+    return HeaderRules(host=b"api:5001", origin=ORIGIN, up=up, back=back)
+
+
+def passed(
+    *headers: tuple[str, str], token: str | None = "T", extra: frozenset[bytes] = frozenset()
+) -> Headers:
+    """What the upstream gets for these request headers, on a route that passes `extra`, too."""
+    return rules(up=extra).upstream(head(*headers), "203.0.113.7", token)
+
+
+def response_headers(upstream: Headers, extra: frozenset[bytes]) -> Headers:
+    """What the browser gets of these headers, on a route that passes `extra`, too."""
+    return rules(back=extra).back(upstream)
 
 
 ADDED = {
@@ -309,7 +318,5 @@ def test_two_traces_or_a_long_state() -> None:
 def test_headers_that_a_route_adds() -> None:
     """A route's `request_headers` pass besides the usual ones, unless `Connection` nominates them."""
     extra = frozenset({b"x-tenant"})
-    options = {"host": b"a", "client": "c", "origin": ORIGIN, "token": None, "extra": extra}
-    assert (b"x-tenant", b"7") in upstream_headers(head(("X-Tenant", "7"), ("X-Other", "8")), **options)  # type: ignore[arg-type]
-    nominated = upstream_headers(head(("X-Tenant", "7"), ("Connection", "x-tenant")), **options)  # type: ignore[arg-type]
-    assert b"x-tenant" not in dict(nominated)
+    assert (b"x-tenant", b"7") in passed(("X-Tenant", "7"), ("X-Other", "8"), extra=extra)
+    assert b"x-tenant" not in dict(passed(("X-Tenant", "7"), ("Connection", "x-tenant"), extra=extra))

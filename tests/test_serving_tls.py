@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.support.authority import Authority, Signed
 from tests.support.process import ServeProcess, serve_process
 from tests.support.provider import scripted_provider
-from tests.support.stack import free_port, store
+from tests.support.stack import store
 from tests.support.upstream import ScriptedUpstream, scripted_upstream
 from tests.support.websocket import BINARY, CLOSE, echo_frames, frame, read_frame
 from tests.support.wire import Line, exchange, line, until

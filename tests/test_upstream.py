@@ -10,12 +10,12 @@ from pathlib import Path
 import certifi
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.errors import BodyTooLarge, UpstreamTimeout, UpstreamUnreachable
 from bff.guard import Proof
 from bff.request import Headers
 from bff.routes import PLAIN, Route, TLSFiles
 from bff.upstream import Origin, Upstreams
-from tests.support.stack import free_port
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import Request, ScriptedUpstream, Wire, ok, scripted_upstream
 

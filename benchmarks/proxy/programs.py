@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,12 +22,17 @@ class CannotMeasure(Exception):
     """Something cannot be measured here; the argument is a sentence that says why."""
 
 
+_ports = itertools.cycle(random.sample(range(10_000, 22_000), 12_000))
+"""Below those that systems give to outgoing connections (Linux: from 32,768 on), one of which could be there
+before the server is; and in another order in each process."""
+
+
 def free_port() -> int:
     """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError  # it is a cycle
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, RedisError
@@ -34,9 +34,9 @@ class SessionReader:
         self.lifetime = lifetime
         self._clock = clock
 
-    async def load(self, session: str) -> SessionRecord | None:
-        """The live session of that digest with its tokens only. Raises StoreUnavailable."""
-        return await self.load_key(self._codec.key(session))
+    def load(self, session: str) -> Coroutine[Any, Any, SessionRecord | None]:
+        """The live session of that digest with its tokens only. Awaiting it raises StoreUnavailable."""
+        return self.load_key(self._codec.key(session))
 
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""

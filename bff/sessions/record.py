@@ -16,9 +16,9 @@ import base64
 import hashlib
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -131,6 +131,18 @@ def rfc3339(seconds: float) -> str:
     return moment.replace("+00:00", "Z")
 
 
+class _Opened(msgspec.Struct, frozen=True, gc=False):
+    """Tokens that have been opened, and what they were opened from."""
+
+    head: bytes
+    sealed: bytes
+    meta: Meta
+    tokens: TokenSet
+
+    def __repr__(self) -> str:
+        return "<Opened>"
+
+
 class Codec:
     """Fields of a session hash to records and back."""
 
@@ -141,9 +153,8 @@ class Codec:
         self.pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{" + "[0-9a-f]" * 4 + "*}"
         self._tokens = msgspec.msgpack.Decoder(PackedTokens)
         self._meta = msgspec.msgpack.Decoder(Meta)
-        # The same bytes in the same place open to the same tokens: those of the busiest sessions need not be
-        # opened for every request. Redis is asked all the same, and other bytes are another entry.
-        self._opened = lru_cache(OPENED)(self._open_tokens)
+        self._opened: dict[str, _Opened] = {}
+        self._opening = threading.Lock()
 
     def key(self, session: str) -> str:
         """The Redis key of a session by its digest, hash-tagged: all of its keys share one slot."""
@@ -194,17 +205,24 @@ class Codec:
     ) -> SessionRecord:
         """The record by its fields `CORE`. Raises StoreUnavailable if it does not open."""
         try:
-            meta, tokens = self._opened(key, head, sealed)
-            return SessionRecord(
-                key=key,
-                head=head,
-                meta=meta,
-                last_seen=float(seen),
-                generation=int(generation),
-                tokens=tokens,
-            )
+            meta, tokens = self._tokens_of(key, head, sealed)
+            return SessionRecord(key, head, meta, float(seen), int(generation), tokens)
         except (UnknownKey, NotAuthentic, msgspec.DecodeError, ValueError) as error:
             raise _unreadable(error) from None
+
+    def _tokens_of(self, key: str, head: bytes, sealed: bytes) -> tuple[Meta, TokenSet]:
+        """The same bytes in the same place open to the same tokens: they need not be opened for every
+        request. Redis is asked all the same, and other bytes are opened anew."""
+        opened = self._opened.get(key)
+        if opened is not None and opened.sealed == sealed and opened.head == head:
+            return opened.meta, opened.tokens
+        meta, tokens = self._open_tokens(key, head, sealed)
+        with self._opening:
+            self._opened.pop(key, None)
+            while len(self._opened) >= OPENED:
+                del self._opened[next(iter(self._opened))]
+            self._opened[key] = _Opened(head, sealed, meta, tokens)
+        return meta, tokens
 
     def _open_tokens(self, key: str, head: bytes, sealed: bytes) -> tuple[Meta, TokenSet]:
         tokens = self._tokens.decode(self._open(key, b"t", head, sealed))

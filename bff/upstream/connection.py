@@ -213,8 +213,8 @@ class Connection(asyncio.Protocol):
         """Wait for the response head, so many seconds at most. Raises Broken or Late."""
         if not self._head.done():
             self._expect(patience)
-        await self._head
-        self._due = math.inf
+            await self._head
+            self._due = math.inf
         if self._error is not None and not self.status:
             raise self._error.again()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,7 +102,7 @@ class Origin:
 
     def _kept(self, *, fresh: bool) -> Connection | None:
         """An idle connection; none where only one will do of which nothing can be stale."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while self._idle and not fresh:
             connection = self._idle.pop()
             if not connection.closed and now - connection.idle_since < KEEP_SECONDS:
@@ -126,7 +127,7 @@ class Origin:
         if connection.closed or len(self._idle) >= KEEP_CONNECTIONS:
             connection.close()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
 
     def close(self) -> None:
@@ -168,11 +169,11 @@ def _sized(headers: Headers) -> bool:
 
 
 def _request_head(method: str, target: bytes, headers: Headers, *, chunked: bool) -> bytes:
-    lines = [method.encode() + b" " + target + b" HTTP/1.1"]
-    lines += [name + b": " + value for name, value in headers]
+    lines = [b"%b %b HTTP/1.1" % (method.encode(), target), *map(b": ".join, headers)]
     if chunked:
         lines.append(b"transfer-encoding: chunked")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
 class Upstreams:
@@ -180,16 +181,13 @@ class Upstreams:
 
     def __init__(self) -> None:
         self._origins: dict[tuple[str, TLSFiles], Origin] = {}
-        self._of: dict[str, Origin] = {}
 
     def origin(self, route: Route) -> Origin:
         """The connections to a route's upstream; routes share those that are secured in the same way."""
-        found = self._of.get(route.path)
+        place = (route.upstream, route.tls)
+        found = self._origins.get(place)
         if found is None:
-            place = (route.upstream, route.tls)
-            if place not in self._origins:
-                self._origins[place] = Origin(*place)
-            found = self._of[route.path] = self._origins[place]
+            found = self._origins[place] = Origin(*place)
         return found
 
     def close(self) -> None:

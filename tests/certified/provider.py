@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from tests.support.stack import free_port
+from benchmarks.proxy.programs import free_port
 from tests.support.wire import until
 
 HERE = Path(__file__).parent

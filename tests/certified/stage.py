@@ -12,11 +12,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from benchmarks.proxy.programs import free_port
 from bff.client_key import load_client_key, public_jwks
 from bff.sealing import new_key
 from tests.certified.provider import CertifiedProvider
 from tests.support.process import ServeProcess
-from tests.support.stack import free_port
 from tests.support.upstream import Request, ScriptedUpstream, Wire, ok
 from tests.support.wire import until
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.check.client import reason_word
 from bff.check.discovery import check_issuer
 from bff.check.finding import Finding
 from bff.errors import ClientRefused
 from tests.check.conftest import PUBLIC_URL, REDIRECT_URI, Setup, found
 from tests.support.provider import ABSENT, CLIENT_ID, HTML, Reply, Seen, ec_key, scripted_provider
-from tests.support.stack import free_port
 
 Break = Callable[[Setup], object]
 

@@ -17,11 +17,11 @@ import fakeredis
 import pytest
 import redis
 
+from benchmarks.proxy.programs import free_port
 from bff.check.store import check_facts, check_url
 from bff.settings import Settings, load
 from tests.check.conftest import Setup
 from tests.conftest import NO_REDIS
-from tests.support.stack import free_port
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import ScriptedUpstream, says
 from tests.test_settings import BASE

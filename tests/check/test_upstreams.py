@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.check.conftest import Setup
 from tests.support.authority import Authority
-from tests.support.stack import free_port
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import ok, says
 from tests.test_upstream_tls import secured

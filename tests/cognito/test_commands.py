@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 import bff.settings
+from benchmarks.proxy.programs import free_port
 from bff.cli import main
 from bff.cognito import stack, users
 from bff.cognito.aws import Account
 from bff.devstack.plan import make_plan
 from bff.sealing import new_key
 from tests.cognito.account import REGION, STACK, Built, client, make_stack
-from tests.support.stack import free_port
 
 pytestmark = pytest.mark.usefixtures("aws")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.dev_idp.control import BEARER, TOKEN
-from tests.support.stack import free_port
 from tests.support.stopwatch import Stopwatch
 from tests.support.wire import until
 

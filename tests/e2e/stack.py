@@ -6,7 +6,6 @@ import html
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from urllib.parse import urljoin
 import redis
 import requests
 
+from benchmarks.proxy.programs import free_port
 from bff.sealing import Keyring, parse_key
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec
@@ -29,14 +29,7 @@ ALICE, ADMIN, PASSWORD = "alice@example.com", "admin@example.com", "Passw0rd!"
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    return [free_port() for _ in range(count)]
 
 
 @dataclass

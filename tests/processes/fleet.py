@@ -18,6 +18,7 @@ from typing import cast
 import msgspec
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.sealing import Keyring, new_key
 from bff.sessions.connect import connect
 from bff.sessions.lifetime import Lifetime
@@ -27,7 +28,7 @@ from bff.settings import load
 from tests.processes.redis_server import RedisServer, redis_server
 from tests.processes.rotation import Family, Fault, RotatingProvider, rotating_provider
 from tests.support.browser import Browser
-from tests.support.stack import environment, free_port
+from tests.support.stack import environment
 from tests.support.upstream import Request, ScriptedUpstream, Wire, ok, scripted_upstream
 from tests.support.wire import Answer, Closed, Line, exchange, until
 

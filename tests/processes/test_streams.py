@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from bff.sessions.ending import Reason
 from bff.sessions.record import Meta, digest, new_sid
 from bff.tokens import TokenSet
 from tests.processes.fleet import HOST, Fleet, Node, Visitor, fleet
 from tests.support.events import feed
-from tests.support.stack import free_port
 from tests.support.stopwatch import Stopwatch
 from tests.support.websocket import TEXT, echo_frames, websocket
 

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.support.authority import Authority
-from tests.support.stack import free_port
 from tests.support.wire import Closed, exchange, until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"

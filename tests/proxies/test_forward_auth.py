@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.proxies.front import NAMES, Ports, front, program_of, require, write
 from tests.support.browser import CSRF, Browser
-from tests.support.stack import Stack, free_port, running, store
+from tests.support.stack import Stack, running, store
 from tests.support.upstream import ScriptedUpstream, ok, scripted_upstream
 from tests.support.wire import Answer, exchange
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.proxy.programs import free_port
 from tests.proxies.front import reverse_proxy
 from tests.support.browser import CSRF, Browser
-from tests.support.stack import Stack, free_port, running, store
+from tests.support.stack import Stack, running, store
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import Request, Wire, scripted_upstream
 from tests.support.wire import Line, exchange, line

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.support.stack import free_port
+from benchmarks.proxy.programs import free_port
 from tests.support.wire import until
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "compose" / "nginx" / "nginx.conf"

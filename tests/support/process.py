@@ -12,8 +12,9 @@ from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
 
+from benchmarks.proxy.programs import free_port
 from tests.support.provider import ScriptedProvider
-from tests.support.stack import environment, free_port
+from tests.support.stack import environment
 from tests.support.upstream import ScriptedUpstream
 from tests.support.wire import Closed, exchange, until
 

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
+from benchmarks.proxy.programs import free_port
 from tests.conftest import NO_REDIS
-from tests.support.stack import free_port
 from tests.support.wire import until
 
 SLOTS = 16384

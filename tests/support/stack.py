@@ -19,6 +19,7 @@ import redis
 import uvicorn
 from fakeredis import TcpFakeServer
 
+from benchmarks.proxy.programs import free_port
 from bff.answers import CommonHeaders
 from bff.app import create_app
 from bff.connection import Protocol
@@ -103,12 +104,6 @@ def store() -> Iterator[Store]:
             found.stop()
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class Served:
     """An ASGI application on the production protocol, in a thread of its own."""
 
@@ -191,8 +186,8 @@ def environment(port: int, provider: ScriptedProvider, store_url: str, upstream_
         "BFF_REDIS_URL": store_url,
         "BFF_SECRET_KEYS": new_key(),
         "BFF_API_URL": upstream_url,
-        "BFF_PROVIDER_TIMEOUT_SECONDS": "1",
-        "BFF_UPSTREAM_TIMEOUT_SECONDS": "1",
+        "BFF_PROVIDER_TIMEOUT_SECONDS": "5",
+        "BFF_UPSTREAM_TIMEOUT_SECONDS": "5",
     }
 
 
