@@ -364,14 +364,14 @@ def test_cross_site_sign_out_deletes_no_cookie(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(500), HTML, Reply(drop=True), Reply(400, {"error": "x"}), Reply(delay=1.5)]
+    "reply", [Reply(500), HTML, Reply(drop=True), Reply(400, {"error": "x"}), Reply(delay=4)]
 )
 def test_sign_out_without_the_provider(stack: Stack, browser: Browser, reply: Reply) -> None:
     """Whatever the revocation endpoint does, the session here is over."""
     stack.provider.replies["revoke"] = reply
     held, started = browser.session, Stopwatch()
     assert browser.request("POST", "/bff/logout", CSRF).status == 200
-    assert started.own < 1.4
+    assert started.own < 2
     assert signed_out(stack, browser, held)
 
 

@@ -386,7 +386,6 @@ TOKEN_FAILURES: list[tuple[Reply, int, str]] = [
     (HTML, 503, "provider_unavailable"),
     (Reply(302, b"", {"Location": "/x"}), 503, "provider_unavailable"),
     (Reply(drop=True), 503, "provider_unavailable"),
-    (Reply(delay=1.5), 503, "provider_unavailable"),
     (Reply(200, b"[]"), 400, "response_invalid"),
     (Reply(200, {}), 400, "response_invalid"),
     (Reply(200, {"access_token": "a", "token_type": "Bearer"}), 400, "id_token_invalid"),
@@ -407,6 +406,16 @@ def test_redeem_failure(stack: Stack, browser: Browser, reply: Reply, status: in
     assert error_page(browser.callback(response), status) == code
     assert no_session(browser, stack, before)
     assert browser.attempts == {}
+
+
+def test_redeem_that_hangs(module_store: Store) -> None:
+    """Nor does it sign anybody in where the token endpoint does not answer in time."""
+    with running(module_store, provider_timeout_seconds="1") as stack:
+        browser = stack.browser()
+        response = begin(stack, browser)
+        stack.provider.replies["token"] = Reply(delay=10)
+        assert error_page(browser.callback(response), 503) == "provider_unavailable"
+        assert no_session(browser, stack, [])
 
 
 @pytest.mark.parametrize(

@@ -472,9 +472,13 @@ def drip(connection: Line, piece: bytes, seconds: float = 5) -> float:
     connection.socket.settimeout(0.05)
     while time.monotonic() - started < seconds:
         connection.send(piece)
-        with suppress(TimeoutError):
+        try:
             if connection.socket.recv(65536) == b"":
                 break
+        except ConnectionResetError:  # it had not read all that was sent
+            break
+        except TimeoutError:
+            continue
     return time.monotonic() - started
 
 

@@ -47,7 +47,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 @pytest.fixture
 def stack(module_store: Store, spans: InMemorySpanExporter) -> Iterator[Stack]:
-    with running(module_store, metrics_bind="127.0.0.1:9") as found:
+    with running(module_store, metrics_bind="127.0.0.1:9", provider_timeout_seconds="2") as found:
         yield found
     listen(None)
 
@@ -121,7 +121,7 @@ def test_failures_show(stack: Stack, spans: InMemorySpanExporter) -> None:
     spans.clear()
     browser.api("/weather")
     assert named(spans, "GET /weather").status.status_code is StatusCode.ERROR
-    stack.provider.replies["token"] = Reply(200, {}, delay=2)
+    stack.provider.replies["token"] = Reply(200, {}, delay=10)
     asked = browser.get("/bff/login")
     spans.clear()
     browser.callback(stack.provider.authorize(asked.get("location")))
