@@ -39,6 +39,7 @@ from bff.sessions.record import SessionRecord, user_hash
 from bff.sessions.store import Lease, Saved, SessionStore
 from bff.sessions.unreleased import UnreleasedLeases
 from bff.tokens import Clock, LoginRequired, Outcome, TokenSet, TryLater, Usable, judge, pause_after_refresh
+from bff.turn import Turn, aside
 
 log = structlog.get_logger("bff.refresh")
 
@@ -99,6 +100,7 @@ class Refresher:
         self._flights: dict[str, asyncio.Task[Outcome]] = {}
         self._resting: set[str] = set()
         self._unreleased = UnreleasedLeases(store.release, pool, self._lease_seconds)
+        self._turn = Turn()
         self._outage = outage
         self._audit = audit
         self._metrics = metrics
@@ -215,6 +217,10 @@ class Refresher:
 
     def _lease_and_redeem(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         """In one job: a lease that waited for a thread could run out before its redeem begins."""
+        with self._turn:
+            return self._lease_and_redeem_in_turn(record, owner)
+
+    def _lease_and_redeem_in_turn(self, record: SessionRecord, owner: str) -> Outcome | Lease:
         asked_at = _seconds()
         lease = self._lease(record, owner)
         if lease is not Lease.YOURS:
@@ -301,7 +307,8 @@ class Refresher:
                 if time.monotonic() > until:
                     raise
                 unanswered = True
-                time.sleep(_SAVE_AGAIN_SECONDS)
+                with aside():
+                    time.sleep(_SAVE_AGAIN_SECONDS)
             else:
                 if saved is Saved.NEWER and not unanswered:  # or they may well be these
                     log.error("refresh_not_saved", reason="other tokens have been saved meanwhile")

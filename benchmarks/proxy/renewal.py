@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.proxy import far_provider
+from benchmarks.proxy.far_provider import FarProvider
 from benchmarks.proxy.load import run
 from benchmarks.proxy.programs import CannotMeasure, free_port
 from benchmarks.proxy.result import Renewal
 from benchmarks.proxy.systems import ours
 from benchmarks.proxy.systems.system import System
-from benchmarks.proxy.world import Provider, World
+from benchmarks.proxy.world import World
 
 CONNECTIONS = 16
 PAUSE_MILLISECONDS = 10
-"""Between two requests of a connection: the machine must have room left, for the provider that signs the new
-tokens works on it as well."""
+"""Between two requests of a connection: the machine must have room left, or one sees only what a full one
+does."""
 HOUR = 3600
 
 
@@ -26,21 +28,18 @@ class Many:
     """A server of ours with many sessions."""
 
     system: System
-    provider: Provider
+    provider: FarProvider
     cookies: Path
-
-    def answered(self) -> int:
-        """How often the token endpoint has answered well."""
-        return self.provider.program.log.read_text().count("POST /oauth2/token 200")
 
     def once(self, seconds: int) -> Renewal:
         """One run of load that takes the sessions in turn."""
         self.system.check()
-        before = self.answered()
+        self.provider.prepare()
+        before = self.provider.answered()
         headers = [line for line in self.system.headers if not line.startswith("Cookie:")]
         arguments = (self.cookies, PAUSE_MILLISECONDS)
         load = run(f"{self.system.url}/weather", headers, CONNECTIONS, seconds, "sessions.lua", arguments)
-        refreshes = self.answered() - before
+        refreshes = self.provider.answered() - before
         return Renewal(refreshes, load.rate, load.p50, load.p99, load.wrong + load.broken)
 
 
@@ -64,8 +63,8 @@ def many(world: World, name: str, sessions: int, token_seconds: int, routes: str
     """Start a provider and a server with one worker, and sign in many times."""
     port = free_port()
     callback = f"http://localhost:{port}{ours.CALLBACK}"
-    provider = world.start_provider([callback], token_seconds, f"{name}-provider")
-    program = ours.serve(world, provider, port, 1, name, routes)
+    provider = far_provider.start(world, callback, token_seconds, name)
+    program = ours.serve(world, provider.provider, port, 1, name, routes)
     cookies = ours.session_cookies(port, name, sessions)
     file = world.directory / f"{name}.cookies"
     file.write_text("\n".join(cookies) + "\n")

@@ -120,14 +120,23 @@ class World:
         file.write_text(NGINX.format(name=name, workers=workers, content=content))
         return self.start(name, [nginx, "-p", str(self.directory), "-c", str(file)], port)
 
-    def start_provider(self, callbacks: list[str], token_seconds: int, name: str = "provider") -> Provider:
-        """Start a local identity provider that knows these redirect URIs."""
+    def start_provider(
+        self,
+        callbacks: list[str],
+        token_seconds: int,
+        name: str = "provider",
+        *,
+        public_port: int | None = None,
+    ) -> Provider:
+        """Start a local identity provider that knows these redirect URIs, and is known by its own port or by
+        that of who is in front of it."""
         port = free_port()
-        issuer = f"http://localhost:{port}/local_pool"
+        public_port = public_port or port
+        issuer = f"http://localhost:{public_port}/local_pool"
         environ = {
             "IDP_BIND": f"127.0.0.1:{port}",
             "IDP_ISSUER": issuer,
-            "IDP_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "IDP_PUBLIC_URL": f"http://127.0.0.1:{public_port}",
             "IDP_CLIENT_ID": CLIENT_ID,
             "IDP_CLIENT_SECRET": CLIENT_SECRET,
             "IDP_REDIRECT_URIS": ",".join(callbacks),

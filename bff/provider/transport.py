@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,11 +15,17 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from bff.turn import aside
+
 MAX_ANSWER_BYTES = 1_048_576
 CONNECT_SECONDS = 3.0
+KEEP_SECONDS = 1.0
+"""Connections that have rested longer are not used again: shorter than servers keep them open, as one that is
+closed while we send leaves the outcome of a redeem unknown. Under load it saves the handshake of most."""
 
 
 class AnswerBroken(requests.RequestException):
@@ -33,7 +42,9 @@ class BoundedAdapter(HTTPAdapter):
         """`authorities` take the place of the well-known ones as those that sign certificates."""
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
         self._deadline = deadline_seconds
-        self._authorities = authorities
+        bundle = authorities or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        self._verify = True if bundle is None else str(bundle)
+        self._proxies: dict[str, dict[str, str]] = {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -47,8 +58,8 @@ class BoundedAdapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
         options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline)
         options["stream"] = True
-        if self._authorities is not None:
-            options["verify"] = str(self._authorities)
+        options["verify"] = self._verify
+        options["proxies"] = self._proxies_for(str(request.url))
         with _deadline(self._deadline) as watchdog:
             try:
                 response = super().send(request, **options)
@@ -67,6 +78,18 @@ class BoundedAdapter(HTTPAdapter):
         if watchdog.bit and not _tells_its_end(response):
             raise AnswerBroken("it took too long", response=response)
         return response
+
+    def close(self) -> None:
+        """Nothing: sessions come and go with each exchange, and requests has each close its adapter."""
+
+    def _proxies_for(self, url: str) -> dict[str, str]:
+        """As the environment says (HTTPS_PROXY, NO_PROXY …), which is read once for each host: requests would
+        search all of it for every exchange, a quarter of what a refresh costs."""
+        host = "/".join(url.split("/", 3)[:3])
+        found = self._proxies.get(host)
+        if found is None:
+            found = self._proxies[host] = get_environ_proxies(host)
+        return found
 
 
 def _read(response: requests.Response) -> bytes:
@@ -128,26 +151,59 @@ class _Watchdog:
             self._connection = None
 
 
+class _Kennel:
+    """Lets watchdogs bite when their time has come: one thread for all of them, where a timer each would
+    start one for every exchange."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, _Watchdog]] = []
+        self._numbers = itertools.count()  # watchdogs know no order
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, watchdog: _Watchdog, seconds: float) -> None:
+        """Let it bite in so many seconds, unless it has left."""
+        with self._changed:
+            entry = (time.monotonic() + seconds, next(self._numbers), watchdog)
+            heapq.heappush(self._due, entry)
+            if self._thread is None or not self._thread.is_alive():  # not in this process, after a fork
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+            elif self._due[0] is entry:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            self._next().bite()
+
+    def _next(self) -> _Watchdog:
+        with self._changed:
+            while True:
+                left = self._due[0][0] - time.monotonic() if self._due else None
+                if left is not None and left <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(left)
+
+
 _exchange = threading.local()
+_kennel = _Kennel()
 
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[_Watchdog]:
     """All that this thread does with a connection meanwhile has to end within so many seconds."""
     watchdog = _exchange.watchdog = _Watchdog()
-    timer = threading.Timer(seconds, watchdog.bite)
-    timer.daemon = True
-    timer.start()
+    _kennel.add(watchdog, seconds)
     try:
         yield watchdog
     finally:
-        timer.cancel()
         watchdog.leave()
         del _exchange.watchdog
 
 
 class _Watched:
-    """A connection that shows its socket to the watchdog of the thread, before the first byte."""
+    """A connection that shows its socket to the watchdog of the thread, before the first byte, and lets other
+    threads have their turn while it waits."""
 
     sock: Any
 
@@ -155,6 +211,14 @@ class _Watched:
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
         _exchange.watchdog.watch(connection)
         return connection
+
+    def connect(self) -> None:
+        with aside():
+            super().connect()  # type: ignore[misc]
+
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        with aside():
+            return super().getresponse(*args, **kwargs)  # type: ignore[misc]
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
@@ -171,12 +235,21 @@ class _WatchedHTTPS(_Watched, HTTPSConnection):
 
 
 class _WatchedPool:
-    """A pool to which a connection returns only when nobody can cut it any more."""
+    """A pool to which a connection returns only when nobody can cut it any more, and that gives none back
+    which has rested long."""
+
+    def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
+        connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
+        if time.monotonic() - getattr(connection, "at_rest_since", 0.0) > KEEP_SECONDS:
+            connection.close()  # it opens again by itself
+        return connection
 
     def _put_conn(self, connection: Any) -> None:
         watchdog = getattr(_exchange, "watchdog", None)
         if watchdog is not None:
             watchdog.leave()
+        if connection is not None:
+            connection.at_rest_since = time.monotonic()
         super()._put_conn(connection)  # type: ignore[misc]
 
 
@@ -192,7 +265,9 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 def mount(session: requests.Session, adapter: BoundedAdapter) -> None:
-    """Send all of a session's requests through `adapter`, which may be shared between threads."""
+    """Send all of a session's requests through `adapter`, which may be shared between threads, and reads the
+    environment itself; no password of a .netrc is sent."""
+    session.trust_env = False
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     session.max_redirects = 0

@@ -1,0 +1,194 @@
+"""What connections to the provider cost, and what the machine around has to say about them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from bff.provider import transport
+from bff.provider.transport import BoundedAdapter, get_json
+from bff.turn import Turn
+from tests.support.stopwatch import Stopwatch
+from tests.support.wire import until
+
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"a": 12}'
+
+
+class Counting:
+    """A server that counts connections, keeps them, and notes what it is asked."""
+
+    def __init__(self, answer: bytes, delay: float, more: bytes, pause: float) -> None:
+        self._answer = answer
+        self._delay = delay
+        self._more = more
+        self._pause = pause
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/keys"
+        self.connections = 0
+        self.requests: list[bytes] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(ConnectionError):
+            while request := connection.recv(65_536):
+                self.requests.append(request)
+                time.sleep(self._delay)
+                pieces = [bytes([octet]) for octet in self._answer] if self._pause else [self._answer]
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(self._pause)
+                if self._more:
+                    time.sleep(0.05)
+                    connection.sendall(self._more)
+                if b"Connection: close" in self._answer:
+                    return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@contextmanager
+def counting(
+    answer: bytes = ANSWER, delay: float = 0, more: bytes = b"", pause: float = 0
+) -> Iterator[Counting]:
+    """`more` is said a moment after each answer, though nobody has asked; `pause` is between its bytes."""
+    server = Counting(answer, delay, more, pause)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_a_connection_serves_many_exchanges() -> None:
+    """Each exchange has a session of its own; what they share is the connection, and its handshake."""
+    adapter = BoundedAdapter(5)
+    with counting() as server:
+        for _ in range(5):
+            assert get_json(adapter, server.url) == {"a": 12}
+        assert (server.connections, len(server.requests)) == (1, 5)
+
+
+def test_a_connection_that_has_rested_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may be about to close it, and what became of the request would not be known."""
+    monkeypatch.setattr(transport, "KEEP_SECONDS", 0.1)
+    adapter = BoundedAdapter(5)
+    with counting() as server:
+        get_json(adapter, server.url)
+        time.sleep(0.2)
+        get_json(adapter, server.url)
+        assert server.connections == 2
+
+
+def test_what_follows_an_answer_is_nobodys() -> None:
+    """A server that says more than it was asked for cannot answer the next request beforehand."""
+    adapter = BoundedAdapter(5)
+    forged = ANSWER.replace(b"12", b"66")
+    with counting(ANSWER + forged) as server:
+        assert [get_json(adapter, server.url) for _ in range(3)] == [{"a": 12}] * 3
+    with counting(more=forged) as server:
+        for _ in range(3):
+            assert get_json(adapter, server.url) == {"a": 12}
+            time.sleep(0.2)
+        assert server.connections == 3
+
+
+def test_a_connection_that_the_server_closes() -> None:
+    """Is not missed: the next exchange opens another."""
+    adapter = BoundedAdapter(5)
+    with counting(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)) as server:
+        for _ in range(3):
+            get_json(adapter, server.url)
+        assert server.connections == 3
+
+
+def test_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread keeps the time for all exchanges: the long ones, begun before, hold up no short one."""
+    before = threading.active_count()
+    with counting(pause=0.05) as slow, counting() as quick, ThreadPoolExecutor(8) as pool:
+        long = [pool.submit(get_json, BoundedAdapter(10), slow.url) for _ in range(4)]
+        assert until(lambda: slow.connections == 4)
+        watch = Stopwatch()
+        for _ in range(3):
+            with pytest.raises(requests.RequestException):
+                get_json(BoundedAdapter(0.2), slow.url)
+        assert watch.own < 1.5
+        for _ in range(20):
+            get_json(BoundedAdapter(10), quick.url)
+        named = [thread.name for thread in threading.enumerate()]
+        assert named.count("deadlines") == 1
+        assert threading.active_count() - before < 40
+        assert [each.result() for each in long] == [{"a": 12}] * 4
+
+
+def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTPS_PROXY and its like are obeyed, NO_PROXY too; each is looked up once for a host."""
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with counting() as proxy, counting() as server:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        adapter = BoundedAdapter(5)
+        assert get_json(adapter, "http://provider.example/keys") == {"a": 12}
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert get_json(adapter, server.url) == {"a": 12}
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        assert get_json(adapter, "http://provider.example/keys") == {"a": 12}
+        assert [request.split(b"\r\n", 1)[0] for request in proxy.requests] == [
+            b"GET http://provider.example/keys HTTP/1.1"
+        ] * 2
+        assert len(server.requests) == 1
+
+
+def test_no_password_of_a_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever runs the program may have one for the provider's host: it is not for this client."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with counting() as server:
+        get_json(BoundedAdapter(5), server.url)
+        assert b"uthorization" not in server.requests[0]
+
+
+def test_authorities_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """REQUESTS_CA_BUNDLE counts, unless authorities are configured."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "theirs.pem"))
+    with counting() as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(OSError, match=r"theirs\.pem"):
+            get_json(BoundedAdapter(5), url)
+        with pytest.raises(OSError, match=r"ours\.pem"):
+            get_json(BoundedAdapter(5, tmp_path / "ours.pem"), url)
+
+
+def test_waiting_for_the_provider_is_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that take turns wait for a slow provider all at once, not one behind the other."""
+    monkeypatch.setattr("bff.turn.PATIENCE_SECONDS", 30)
+    turn, adapter = Turn(), BoundedAdapter(10)
+
+    def work(url: str) -> object:
+        with turn:
+            return get_json(adapter, url)
+
+    with counting(delay=0.5) as server, ThreadPoolExecutor(8) as pool:
+        watch = Stopwatch()
+        assert list(pool.map(work, [server.url] * 8)) == [{"a": 12}] * 8
+        assert watch.own < 1.5
