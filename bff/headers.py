@@ -26,6 +26,7 @@ RESPONSE = frozenset(
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
 _NOBODY_NOMINATED = ([b"keep-alive"], [b"close"])  # what `Connection` says as a rule
 
+_TRACE = re.compile(rb"(?!0{32})[0-9a-f]{32}\Z")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -96,5 +97,7 @@ def trace_context(head: RequestHead) -> Headers:
         state = b",".join(head.values(b"tracestate"))
         known = [(b"tracestate", state)] if state and len(state) <= 512 else []
         return [(b"traceparent", parent), *known]
-    trace, span = random.getrandbits(128) or 1, random.getrandbits(64) or 1
-    return [(b"traceparent", b"00-%032x-%016x-00" % (trace, span))]
+    # One name for both is easier to find; a caller's request id may be anything, and then is no trace's.
+    request_id = head.request_id
+    trace = request_id if _TRACE.match(request_id) else b"%032x" % (random.getrandbits(128) or 1)
+    return [(b"traceparent", b"00-%b-%016x-00" % (trace, random.getrandbits(64) or 1))]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -123,9 +123,16 @@ class MeasuredWire:
 
     async def ask(self, *command: bytes | str | int) -> Any:
         """The answer."""
+        return await self._timed(self._wire.ask(*command))
+
+    async def core(self, key: str) -> Any:
+        """The answer."""
+        return await self._timed(self._wire.core(key))
+
+    async def _timed(self, answer: Awaitable[Any]) -> Any:
         began = time.perf_counter()
         try:
-            return await self._wire.ask(*command)
+            return await answer
         finally:
             self._observe(time.perf_counter() - began)
 

@@ -125,7 +125,7 @@ class Proxy:
         if response.status in (204, 304):
             # The length that a 304 may tell is another answer's (RFC 9110 §8.6): nobody sends that body.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
-        if not POINTERS.isdisjoint(dict(headers)):
+        if [name for name, _ in headers if name in POINTERS]:
             headers = way.pointing.mapped(headers, response.status)
         if route.stream is not None:
             response.be_patient(STREAM_IDLE_SECONDS)

@@ -19,7 +19,7 @@ from bff.request import RequestHead, TrustedProxies
 from bff.sealing import Keyring
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.reader import Asks, SessionReader
-from bff.sessions.record import Codec, Meta, SessionRecord, digest, user_hash
+from bff.sessions.record import CORE, Codec, Meta, SessionRecord, digest, user_hash
 from bff.sessions.store import SessionStore
 from bff.tokens import TokenSet
 
@@ -99,6 +99,9 @@ class FakeWire:
 
     async def ask(self, *command: bytes | str | int) -> Any:
         return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def core(self, key: str) -> Any:
+        return await self.ask(b"HMGET", key, *CORE)
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -277,6 +277,19 @@ def test_no_forbidden_header_ever_comes_back(headers: list[tuple[str, str]], ext
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
+def test_a_trace_is_named_like_its_request() -> None:
+    """A new trace has the request's id, which log and error tell as well; one of the caller's only if it can
+    be the name of a trace."""
+    found = dict(passed())
+    assert found[b"traceparent"].split(b"-")[1] == found[b"x-request-id"]
+    named = dict(passed(("X-Request-Id", "0af7651916cd43dd8448eb211c80319c")))
+    assert named[b"traceparent"].startswith(b"00-0af7651916cd43dd8448eb211c80319c-")
+    for other in ("0" * 32, "A" * 32, "of-the-caller", "a" * 33):
+        found = dict(passed(("X-Request-Id", other)))
+        assert found[b"x-request-id"] == other.encode()
+        assert re.fullmatch(rb"00-(?!0{32})[0-9a-f]{32}-[0-9a-f]{16}-00", found[b"traceparent"])
+
+
 def test_a_trace_goes_on() -> None:
     """A caller's place in a trace passes with its state; each comes once."""
     headers = passed(("Traceparent", TRACE), ("Tracestate", "a=1"), ("Tracestate", "b=2"))

@@ -48,6 +48,6 @@ def test_the_earliest_end_counts(record: SessionRecord, end: float) -> None:
 def test_a_slide_is_written_seldom(idle: float, every: float) -> None:
     """After a tenth of the idle time, or a minute where that is less."""
     lifetime = Lifetime(idle=idle, absolute=28800)
-    assert lifetime.slide_every() == pytest.approx(every)
+    assert lifetime.slide_every == pytest.approx(every)
     assert not lifetime.slide_due(session(last_seen=1000), 1000 + every * 0.99)
     assert lifetime.slide_due(session(last_seen=1000), 1000 + every * 1.01)

@@ -13,6 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bff.sessions.line import pack, pack_core
+from bff.sessions.record import CORE
 from bff.sessions.wire import PAUSE_SECONDS
 from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
@@ -33,6 +35,12 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is waited for a tenth of a second."""
     monkeypatch.setattr("bff.sessions.line.ANSWER_SECONDS", 0.1)
+
+
+@pytest.mark.parametrize("key", ["bff:{" + "a" * 64 + "}", "", "é" * 300])
+def test_the_short_way_to_pack_a_question(key: str) -> None:
+    """Gives the same bytes as the long one."""
+    assert pack_core(key) == pack(b"HMGET", key, *CORE)
 
 
 def test_everybody_gets_their_own_answer_on_one_connection() -> None:

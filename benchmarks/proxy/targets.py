@@ -40,7 +40,7 @@ class Verdict:
 
 def judge(result: Result) -> list[Verdict]:
     """All targets."""
-    return [*_cpu(result), *_slow(result), _workers(result), _streams(result), _renewal(result)]
+    return [*_cpu(result), *_slow(result), *_workers(result), _streams(result), _renewal(result)]
 
 
 def _at_most(what: str, value: float | None, limit: float, unit: str, digits: int = 2) -> Verdict:
@@ -79,10 +79,14 @@ def _slow(result: Result) -> list[Verdict]:
     return found
 
 
-def _workers(result: Result) -> Verdict:
+def _workers(result: Result) -> list[Verdict]:
     memory = result.memory.get("ours-2")
-    value = None if memory is None else max(memory.idle, memory.loaded, memory.alone) / MIB
-    return _at_most("memory of 2 workers, the largest figure", value, WORKERS_MIB, " MiB", 0)
+    shared = None if memory is None else max(memory.idle, memory.loaded) / MIB
+    alone = None if memory is None else memory.alone / MIB
+    return [
+        _at_most("memory of 2 workers, proportional set size", shared, WORKERS_MIB, " MiB", 0),
+        _at_most("memory of 2 workers, sharing with nobody", alone, WORKERS_MIB, " MiB", 0),
+    ]
 
 
 def _streams(result: Result) -> Verdict:

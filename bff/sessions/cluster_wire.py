@@ -16,7 +16,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError,
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bff.sessions.line import Answer, Dialler, pack
+from bff.sessions.line import Answer, Dialler, pack, pack_core
 from bff.sessions.racing import first
 from bff.sessions.wire import Wire
 
@@ -49,10 +49,17 @@ class ClusterWire:
     async def ask(self, *command: bytes | str | int) -> Answer:
         """The answer to a command with one key, or to a script. Raises RedisError."""
         key = command[3] if command[0] in (b"EVALSHA", b"EVAL") else command[1]
-        slot = key_slot(str(key).encode())
+        return await self._ask(str(key), pack(*command))
+
+    async def core(self, key: str) -> Answer:
+        """The fields that a proxied request needs of a session. Raises RedisError."""
+        return await self._ask(key, pack_core(key))
+
+    async def _ask(self, key: str, packed: bytes) -> Answer:
+        slot = key_slot(key.encode())
         try:
             async with asyncio.timeout(ALL_TRIES_SECONDS):
-                return await self._send(slot, pack(*command))
+                return await self._send(slot, packed)
         except TimeoutError:
             raise RedisTimeoutError("the cluster does not answer") from None
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from bff.sessions.record import SessionRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lifetime:
     """The limits of every session, in seconds."""
 
     idle: float
     absolute: float
 
+    @cached_property
     def slide_every(self) -> float:
         """A slide is written when this much has passed: a tenth of the idle time, a minute at most."""
         return min(self.idle / 10, 60.0)
@@ -40,4 +42,4 @@ class Lifetime:
         )
 
     def slide_due(self, record: SessionRecord, now: float) -> bool:
-        return now - record.last_seen >= self.slide_every()
+        return now - record.last_seen >= self.slide_every

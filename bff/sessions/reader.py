@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError, RedisError
 from bff.sessions import lua
 from bff.sessions.errors import store_errors, unavailable
 from bff.sessions.lifetime import Lifetime
-from bff.sessions.record import CORE, Codec, SessionRecord, milliseconds, with_lease
+from bff.sessions.record import Codec, SessionRecord, milliseconds, with_lease
 from bff.sessions.script import Script, Words
 from bff.tokens import Clock
 
@@ -20,6 +20,9 @@ class Asks(Protocol):
 
     def ask(self, *command: bytes | str | int) -> Awaitable[Any]:
         """The answer, within three seconds. Awaiting it raises RedisError."""
+
+    def core(self, key: str) -> Awaitable[Any]:
+        """The fields `CORE` of a session, likewise."""
 
     async def close(self) -> None:
         """Hang up."""
@@ -41,7 +44,7 @@ class SessionReader:
     async def load_key(self, key: str) -> SessionRecord | None:
         """The same by the Redis key."""
         try:
-            values: list[Any] = await self._wire.ask(b"HMGET", key, *CORE)
+            values: list[Any] = await self._wire.core(key)
         except (RedisError, TimeoutError) as error:
             raise unavailable(type(error).__name__) from error
         if None in values:

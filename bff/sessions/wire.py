@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 
-from bff.sessions.line import Answer, Line, pack
+from bff.sessions.line import Answer, Line, pack, pack_core
 
 TRIES = 2
 PAUSE_SECONDS = 0.05
@@ -42,6 +42,10 @@ class Wire:
     def ask(self, *command: bytes | str | int) -> Awaitable[Answer]:
         """The answer to a command. Awaiting it raises RedisError."""
         return self.send(pack(*command))
+
+    def core(self, key: str) -> Awaitable[Answer]:
+        """The fields that a proxied request needs of a session. Awaiting it raises RedisError."""
+        return self.send(pack_core(key))
 
     async def send(self, packed: bytes) -> Answer:
         """The same for a command that is packed already."""
