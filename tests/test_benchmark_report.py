@@ -76,7 +76,7 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 def test_targets_that_are_met() -> None:
     """At the limit is within it, and every target has its verdict."""
     verdicts = targets.judge(good())
-    assert len(verdicts) == 19
+    assert len(verdicts) == 20
     assert [verdict for verdict in verdicts if not verdict.met] == []
 
 
