@@ -84,7 +84,7 @@ class Campaign:
         self.result = Result(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             quick=quick,
-            machine=machine.describe(),
+            machine=machine.describe(python),
             titles={kind.key: kind.title for kind in KINDS},
         )
 

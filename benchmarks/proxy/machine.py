@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,8 +33,8 @@ PROGRAMS = {
 }
 
 
-def describe() -> dict[str, str]:
-    """Cores, CPU, memory, kernel, and the versions of all that takes part."""
+def describe(python: str = sys.executable) -> dict[str, str]:
+    """Cores, CPU, memory, kernel, and the versions of all that takes part; `python` runs our own server."""
     found = {
         "cores": str(len(os.sched_getaffinity(0))),
         "CPU": cpu_model(Path("/proc/cpuinfo").read_text()),
@@ -41,7 +42,7 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "load before": f"{os.getloadavg()[0]:.2f}",
-        "Python": platform.python_version(),
+        "Python": _program([python, "-V"]) or platform.python_version(),
     }
     found |= {name: text for name, command in PROGRAMS.items() if (text := _program(command))}
     for package in PACKAGES:

@@ -35,7 +35,8 @@ CORE = (b"m", b"s", b"g", b"t")
 """The fields that a proxied request needs."""
 DATA = b"d:"
 OPENED = 512
-"""So many sessions' tokens stay open in a process's memory, which holds the keys to all of them anyway."""
+"""So many sessions' tokens stay open in a process's memory, those that were opened last; it holds the keys to
+all of them anyway."""
 WHO = "who"
 """The one key of the Flask session that we use: each field costs Redis a hundred bytes beyond its own."""
 
