@@ -230,7 +230,7 @@ PUSH_FAILURES: list[tuple[Reply, type[PublicError]]] = [
     (Reply(201, {"request_uri": "x" * 100_000}), ProviderUnavailable),
     (Reply(302, b"", {"Location": "/elsewhere"}), ProviderUnavailable),
     (Reply(drop=True), ProviderUnavailable),
-    (Reply(delay=1.5), ProviderUnavailable),
+    (Reply(delay=8), ProviderUnavailable),
     (HTML, ProviderUnavailable),
 ]
 

@@ -197,7 +197,7 @@ def test_production_requires_https(scripted: ScriptedProvider) -> None:
         Reply(drop=True),
         Reply(200, b"{}", {"Content-Length": "900"}),
         Reply(200, b"junk", {"Content-Encoding": "gzip"}),
-        Reply(delay=1.5),
+        Reply(delay=8),
     ],
     ids=lambda reply: f"{reply.status} {reply.raw()[:12]!r} {reply.headers or ''} {reply.delay or ''}",
 )
@@ -209,7 +209,7 @@ def test_answer_of_no_use(scripted: ScriptedProvider, endpoint: str, reply: Repl
     started = Stopwatch()
     provider.prepare()
     assert not provider.known()
-    assert started.own < 1.3
+    assert started.own < 3
     assert scripted.count("/elsewhere") == 0, "no redirect is followed"
 
 
@@ -218,8 +218,8 @@ def test_slow_drip(scripted: ScriptedProvider) -> None:
     scripted.replies["discovery"] = Reply(body=scripted.metadata(), drip=0.05)
     started = Stopwatch()
     refused(client_of(scripted))
-    assert started.own < 1.2
-    assert started.elapsed > 0.3
+    assert started.own < 3.5
+    assert started.elapsed > 1.5
 
 
 def test_head_that_drips(scripted: ScriptedProvider) -> None:
@@ -230,8 +230,8 @@ def test_head_that_drips(scripted: ScriptedProvider) -> None:
         started = Stopwatch()
         with pytest.raises(ProviderUnavailable) as caught:
             provider._fetch_metadata()
-        assert started.own < 1.2
-        assert started.elapsed > 0.3
+        assert started.own < 3.5
+        assert started.elapsed > 1.5
         assert "AnswerBroken" in caught.value.reason
         del scripted.replies["discovery"]
         assert provider._fetch_metadata().issuer == scripted.issuer, f"round {number}"

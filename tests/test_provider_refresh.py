@@ -137,7 +137,7 @@ KEPT: list[Reply] = [
     HTML,
     Reply(200, b"", {"Content-Type": "text/plain"}),
     Reply(drop=True),
-    Reply(delay=1.5),
+    Reply(delay=8),
     Reply(500, b"["),
     Reply(400, b"[" * 100_000),
     Reply(200, b"{}", {"Content-Type": "text/html"}),
@@ -359,7 +359,7 @@ def test_revoke(scripted: ScriptedProvider, provider: Provider) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    [Reply(400, {"error": "unsupported_token_type"}), Reply(503), HTML, Reply(drop=True), Reply(delay=1.5)],
+    [Reply(400, {"error": "unsupported_token_type"}), Reply(503), HTML, Reply(drop=True), Reply(delay=8)],
 )
 def test_revoke_is_best_effort(scripted: ScriptedProvider, provider: Provider, reply: Reply) -> None:
     """Whatever the revocation endpoint does, the sign-out goes on, within the deadline."""
@@ -368,7 +368,7 @@ def test_revoke_is_best_effort(scripted: ScriptedProvider, provider: Provider, r
     started = Stopwatch()
     provider.revoke(token_set())
     assert scripted.count("revoke") == 1
-    assert started.own < 1.4
+    assert started.own < 3
 
 
 def test_revoke_where_there_is_nothing_to_do(scripted: ScriptedProvider) -> None:

@@ -248,7 +248,7 @@ TOKEN_FAILURES: list[tuple[Reply, type[PublicError]]] = [
     (Reply(200, b"[" * 100_000), ResponseInvalid),
     (Reply(200, b"{" + b" " * 1_100_000 + b"}"), ProviderUnavailable),
     (Reply(drop=True), ProviderUnavailable),
-    (Reply(delay=1.5), ProviderUnavailable),
+    (Reply(delay=8), ProviderUnavailable),
     (Reply(200, {}), ResponseInvalid),
 ]
 
@@ -401,7 +401,7 @@ USERINFO_FAILURES = [
     Reply(500),
     Reply(302, b"", {"Location": "/elsewhere"}),
     Reply(drop=True),
-    Reply(delay=1.5),
+    Reply(delay=8),
     Reply(200, b"{" + b" " * 1_100_000 + b"}"),
 ]
 

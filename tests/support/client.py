@@ -15,7 +15,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.stack import environment
 
 Clock = Callable[[], float]
-PATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 2
 
 
 def client_of(
