@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import requests
 from bff.provider import transport
 from bff.provider.transport import BoundedAdapter, get_json
 from bff.turn import Turn
+from tests.support.authority import Authority
 from tests.support.stopwatch import Stopwatch
 from tests.support.wire import until
 
@@ -25,14 +27,17 @@ ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"a": 12}'
 class Counting:
     """A server that counts connections, keeps them, and notes what it is asked."""
 
-    def __init__(self, answer: bytes, delay: float, more: bytes, pause: float) -> None:
+    def __init__(
+        self, answer: bytes, delay: float, more: bytes, pause: float, tls: ssl.SSLContext | None
+    ) -> None:
         self._answer = answer
         self._delay = delay
         self._more = more
-        self._pause = pause
+        self.pause = pause
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/keys"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/keys"
         self.connections = 0
         self.requests: list[bytes] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -47,14 +52,21 @@ class Counting:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            self._answer_all(connection)
+        connection.close()
+
+    def _answer_all(self, connection: socket.socket) -> None:
+        with connection:
             while request := connection.recv(65_536):
                 self.requests.append(request)
                 time.sleep(self._delay)
-                pieces = [bytes([octet]) for octet in self._answer] if self._pause else [self._answer]
+                pieces = [bytes([octet]) for octet in self._answer] if self.pause else [self._answer]
                 for piece in pieces:
                     connection.sendall(piece)
-                    time.sleep(self._pause)
+                    time.sleep(self.pause)
                 if self._more:
                     time.sleep(0.05)
                     connection.sendall(self._more)
@@ -68,10 +80,14 @@ class Counting:
 
 @contextmanager
 def counting(
-    answer: bytes = ANSWER, delay: float = 0, more: bytes = b"", pause: float = 0
+    answer: bytes = ANSWER,
+    delay: float = 0,
+    more: bytes = b"",
+    pause: float = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Counting]:
     """`more` is said a moment after each answer, though nobody has asked; `pause` is between its bytes."""
-    server = Counting(answer, delay, more, pause)
+    server = Counting(answer, delay, more, pause, tls)
     try:
         yield server
     finally:
@@ -109,6 +125,65 @@ def test_what_follows_an_answer_is_nobodys() -> None:
             assert get_json(adapter, server.url) == {"a": 12}
             time.sleep(0.2)
         assert server.connections == 3
+
+
+def test_what_follows_an_answer_is_nobodys_over_tls(tmp_path: Path) -> None:
+    """TLS opens a record whole: what of it has not been read is nothing that the system knows of."""
+    authority = Authority(tmp_path)
+    signed = authority.sign("provider", "127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(signed.certificate, signed.key)
+    adapter = BoundedAdapter(5, authority.file)
+    filler = b"x" * (8192 - len(ANSWER))  # as much is read at once
+    with counting(ANSWER + filler + ANSWER.replace(b"12", b"66"), tls=context) as server:
+        assert [get_json(adapter, server.url) for _ in range(3)] == [{"a": 12}] * 3
+        assert server.connections == 3
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_an_interim_answer_is_not_the_answer(status: str) -> None:
+    """RFC 9110 §15.2: the one that follows is, however late, and belongs to nobody else."""
+    adapter = BoundedAdapter(5)
+    interim = f"HTTP/1.1 {status}\r\nLink: </style.css>\r\n\r\n".encode()
+    with counting(interim * 2, more=ANSWER) as server:
+        assert [get_json(adapter, server.url) for _ in range(3)] == [{"a": 12}] * 3
+        assert (server.connections, len(server.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"101 Switching Protocols\r\n",
+        b"200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"200 OK\r\nContent-Length: 9\r\nContent-Length: 9\r\n",
+        b"200 OK\r\nContent-Length: 9\r\nContent-Length: 18\r\n",
+    ],
+)
+def test_a_connection_is_not_used_again_after_a_doubtful_answer(head: bytes) -> None:
+    """Where an answer ends in doubt, what follows may be the rest of it, and not the next one."""
+    adapter = BoundedAdapter(0.5)
+    with counting(b"HTTP/1.1 " + head + b"\r\n" + b'{"a": 12}') as server:
+        for _ in range(2):
+            with suppress(requests.RequestException, ValueError):
+                get_json(adapter, server.url)
+        assert server.connections == 2
+
+
+def test_a_deadline_bites_on_a_connection_used_again() -> None:
+    """It is the exchange's, not the connection's; one that was met cuts nobody later."""
+    with counting() as server:
+        adapter = BoundedAdapter(0.5)
+        for _ in range(3):  # the deadlines of the first ones pass while the last ones are under way
+            get_json(adapter, server.url)
+            time.sleep(0.2)
+        server.pause = 0.05  # from here on it drips
+        watch = Stopwatch()
+        with pytest.raises(requests.RequestException):
+            get_json(adapter, server.url)
+        assert watch.own < 1.5
+        server.pause = 0
+        assert get_json(adapter, server.url) == {"a": 12}
+        assert server.connections == 2
 
 
 def test_a_connection_that_the_server_closes() -> None:
@@ -177,6 +252,23 @@ def test_authorities_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
             get_json(BoundedAdapter(5), url)
         with pytest.raises(OSError, match=r"ours\.pem"):
             get_json(BoundedAdapter(5, tmp_path / "ours.pem"), url)
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_an_empty_name_of_authorities_is_none(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Compose and its like set what nobody has given to nothing: certificates are verified all the same."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(name, "")
+    signed = Authority(tmp_path).sign("provider", "127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(signed.certificate, signed.key)
+    with counting(tls=context) as server:
+        with pytest.raises(requests.exceptions.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+            get_json(BoundedAdapter(5), server.url)
+        assert server.requests == []
 
 
 def test_waiting_for_the_provider_is_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:

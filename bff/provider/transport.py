@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import http.client
 import itertools
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -43,7 +45,7 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
         self._deadline = deadline_seconds
         bundle = authorities or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        self._verify = True if bundle is None else str(bundle)
+        self._verify = str(bundle) if bundle else True  # an empty one would have requests verify nothing
         self._proxies: dict[str, dict[str, str]] = {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -201,11 +203,28 @@ def _deadline(seconds: float) -> Iterator[_Watchdog]:
         del _exchange.watchdog
 
 
+class _Answer(http.client.HTTPResponse):
+    """The final answer to one request, after which the connection is kept only where it has surely ended:
+    what is left of it would be the next exchange's answer, with the tokens of somebody else."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()  # any number of interim answers may precede (RFC 9110 §15.2); it knows 100 only
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        doubtful = len(lengths) + len(codings) > 1 or (codings and not self.chunked)  # RFC 9112 §6.3
+        if doubtful or self.status == http.client.SWITCHING_PROTOCOLS:
+            self.will_close = True
+
+
 class _Watched:
     """A connection that shows its socket to the watchdog of the thread, before the first byte, and lets other
     threads have their turn while it waits."""
 
     sock: Any
+    response_class: Any = _Answer
 
     def _new_conn(self) -> socket.socket:
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
@@ -240,7 +259,8 @@ class _WatchedPool:
 
     def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
-        if time.monotonic() - getattr(connection, "at_rest_since", 0.0) > KEEP_SECONDS:
+        rested = time.monotonic() - getattr(connection, "at_rest_since", 0.0)
+        if rested > KEEP_SECONDS or _has_more(connection.sock):
             connection.close()  # it opens again by itself
         return connection
 
@@ -251,6 +271,11 @@ class _WatchedPool:
         if connection is not None:
             connection.at_rest_since = time.monotonic()
         super()._put_conn(connection)  # type: ignore[misc]
+
+
+def _has_more(connection: Any) -> bool:
+    """Whether TLS holds what nobody has asked for, where urllib3 does not look: it asks the system only."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
 
 class _HTTPPool(_WatchedPool, HTTPConnectionPool):
