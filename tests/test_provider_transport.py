@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from bff.provider import transport
-from bff.provider.transport import BoundedAdapter, get_json
+from bff.provider.transport import AnswerBroken, BoundedAdapter, get_json
 from bff.turn import Turn
 from tests.support.authority import Authority
 from tests.support.stopwatch import Stopwatch
@@ -39,6 +39,7 @@ class Counting:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/keys"
         self.connections = 0
+        self.open = 0
         self.requests: list[bytes] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -52,11 +53,13 @@ class Counting:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        self.open += 1
         with suppress(ConnectionError, ssl.SSLError):
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             self._answer_all(connection)
         connection.close()
+        self.open -= 1
 
     def _answer_all(self, connection: socket.socket) -> None:
         with connection:
@@ -112,6 +115,18 @@ def test_a_connection_that_has_rested_is_not_used_again(monkeypatch: pytest.Monk
         time.sleep(0.2)
         get_json(adapter, server.url)
         assert server.connections == 2
+
+
+def test_connections_of_a_rush_do_not_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next exchange closes what has rested, also what nobody takes again."""
+    monkeypatch.setattr(transport, "KEEP_SECONDS", 0.3)
+    adapter = BoundedAdapter(5)
+    with counting(delay=0.2) as server, ThreadPoolExecutor(8) as pool:
+        list(pool.map(get_json, [adapter] * 8, [server.url] * 8))
+        assert server.connections == server.open == 8
+        time.sleep(0.5)
+        get_json(adapter, server.url)
+        assert until(lambda: server.open == 1)
 
 
 def test_what_follows_an_answer_is_nobodys() -> None:
@@ -195,9 +210,16 @@ def test_a_connection_that_the_server_closes() -> None:
         assert server.connections == 3
 
 
+def test_a_head_that_is_cut_is_no_answer() -> None:
+    """Not even within the length that it tells: http.client takes the end of the connection for its end."""
+    with counting(b"HTTP/1.1 200 OK\r\nContent-Length:") as server, pytest.raises(AnswerBroken):
+        get_json(BoundedAdapter(0.3), server.url)
+
+
 def test_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread keeps the time for all exchanges: the long ones, begun before, hold up no short one."""
-    before = threading.active_count()
+    monkeypatch.setattr(transport, "_kennel", transport._Kennel())  # no deadline of another test wakes it
+    before = list(threading.enumerate())
     with counting(pause=0.05) as slow, counting() as quick, ThreadPoolExecutor(8) as pool:
         long = [pool.submit(get_json, BoundedAdapter(10), slow.url) for _ in range(4)]
         assert until(lambda: slow.connections == 4)
@@ -208,9 +230,9 @@ def test_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
         assert watch.own < 1.5
         for _ in range(20):
             get_json(BoundedAdapter(10), quick.url)
-        named = [thread.name for thread in threading.enumerate()]
+        named = [thread.name for thread in threading.enumerate() if thread not in before]
         assert named.count("deadlines") == 1
-        assert threading.active_count() - before < 40
+        assert len(named) < 40
         assert [each.result() for each in long] == [{"a": 12}] * 4
 
 

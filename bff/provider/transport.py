@@ -105,7 +105,7 @@ def _read(response: requests.Response) -> bytes:
 
 def _tells_its_end(response: requests.Response) -> bool:
     """Whether reading it would have failed had it been cut (RFC 9112 §6.3)."""
-    return "Content-Length" in response.headers or bool(response.raw.chunked)
+    return response.headers.get("Content-Length", "").isdigit() or bool(response.raw.chunked)
 
 
 class _Watchdog:
@@ -257,10 +257,11 @@ class _WatchedPool:
     """A pool to which a connection returns only when nobody can cut it any more, and that gives none back
     which has rested long."""
 
+    pool: Any
+
     def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
-        rested = time.monotonic() - getattr(connection, "at_rest_since", 0.0)
-        if rested > KEEP_SECONDS or _has_more(connection.sock):
+        if _has_rested(connection) or _has_more(connection.sock):
             connection.close()  # it opens again by itself
         return connection
 
@@ -270,7 +271,19 @@ class _WatchedPool:
             watchdog.leave()
         if connection is not None:
             connection.at_rest_since = time.monotonic()
+            self._close_rested()
         super()._put_conn(connection)  # type: ignore[misc]
+
+    def _close_rested(self) -> None:
+        """Those below the newest may rest for good: the newest is always taken first."""
+        with self.pool.mutex:  # what is in there is in nobody's hands meanwhile
+            for each in self.pool.queue:
+                if each is not None and _has_rested(each):
+                    each.close()
+
+
+def _has_rested(connection: Any) -> bool:
+    return time.monotonic() - getattr(connection, "at_rest_since", 0.0) > KEEP_SECONDS
 
 
 def _has_more(connection: Any) -> bool:
