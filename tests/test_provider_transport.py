@@ -28,13 +28,21 @@ class Counting:
     """A server that counts connections, keeps them, and notes what it is asked."""
 
     def __init__(
-        self, answer: bytes, delay: float, more: bytes, pause: float, tls: ssl.SSLContext | None
+        self,
+        answer: bytes,
+        delay: float,
+        more: bytes,
+        pause: float,
+        tls: ssl.SSLContext | None,
+        *,
+        once: bool,
     ) -> None:
         self._answer = answer
         self._delay = delay
         self._more = more
         self.pause = pause
         self._tls = tls
+        self._once = once
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/keys"
@@ -62,9 +70,13 @@ class Counting:
         self.open -= 1
 
     def _answer_all(self, connection: socket.socket) -> None:
+        served = False
         with connection:
             while request := connection.recv(65_536):
                 self.requests.append(request)
+                if self._once and served:
+                    return
+                served = True
                 time.sleep(self._delay)
                 pieces = [bytes([octet]) for octet in self._answer] if self.pause else [self._answer]
                 for piece in pieces:
@@ -88,9 +100,12 @@ def counting(
     more: bytes = b"",
     pause: float = 0,
     tls: ssl.SSLContext | None = None,
+    *,
+    once: bool = False,
 ) -> Iterator[Counting]:
-    """`more` is said a moment after each answer, though nobody has asked; `pause` is between its bytes."""
-    server = Counting(answer, delay, more, pause, tls)
+    """`more` is said a moment after each answer, though nobody has asked; `pause` is between its bytes.
+    `once`: a second request on a connection is read, and the connection closed."""
+    server = Counting(answer, delay, more, pause, tls, once=once)
     try:
         yield server
     finally:
@@ -214,6 +229,22 @@ def test_a_head_that_is_cut_is_no_answer() -> None:
     """Not even within the length that it tells: http.client takes the end of the connection for its end."""
     with counting(b"HTTP/1.1 200 OK\r\nContent-Length:") as server, pytest.raises(AnswerBroken):
         get_json(BoundedAdapter(0.3), server.url)
+
+
+def test_a_server_that_closes_without_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs one exchange, not every second one; after a while it is tried again."""
+    monkeypatch.setattr(transport, "DISTRUST_SECONDS", 0.5)
+    adapter, failed = BoundedAdapter(5), 0
+    with counting(once=True) as server:
+        for _ in range(10):
+            try:
+                get_json(adapter, server.url)
+            except requests.ConnectionError:
+                failed += 1
+        assert failed == 1
+        time.sleep(0.6)
+        with pytest.raises(requests.ConnectionError):
+            [get_json(adapter, server.url) for _ in range(2)]
 
 
 def test_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,10 @@ KEEP_SECONDS = 1.0
 """Connections that have rested longer are not used again: shorter than servers keep them open, as one that is
 closed while we send leaves the outcome of a redeem unknown. Under load it saves the handshake of most."""
 
+DISTRUST_SECONDS = 60.0
+"""For how long no connection is used again after one has failed: there are servers, and balancers in front of
+them, that close one after an answer without saying so, which is seen too late each time from far away."""
+
 
 class AnswerBroken(requests.RequestException):
     """The head of an answer came, and its body broke off, took too long or was too large.
@@ -47,6 +51,7 @@ class BoundedAdapter(HTTPAdapter):
         bundle = authorities or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._verify = str(bundle) if bundle else True  # an empty one would have requests verify nothing
         self._proxies: dict[str, dict[str, str]] = {}
+        self._distrusts_until = 0.0
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -63,11 +68,14 @@ class BoundedAdapter(HTTPAdapter):
         options["verify"] = self._verify
         options["proxies"] = self._proxies_for(str(request.url))
         with _deadline(self._deadline) as watchdog:
+            watchdog.fresh_only = time.monotonic() < self._distrusts_until
             try:
                 response = super().send(request, **options)
             except requests.RequestException as error:
                 if watchdog.bit:
                     raise requests.ReadTimeout("the answer took too long", request=request) from error
+                if watchdog.used_again:
+                    self._distrusts_until = time.monotonic() + DISTRUST_SECONDS
                 raise
             try:
                 response._content = _read(response)  # noqa: SLF001
@@ -117,6 +125,10 @@ class _Watchdog:
 
     def __init__(self) -> None:
         self.bit = False
+        self.fresh_only = False
+        """Whether only a new connection will do."""
+        self.used_again = False
+        """Whether the connection has served another exchange before."""
         self._over = False
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
@@ -261,8 +273,10 @@ class _WatchedPool:
 
     def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
-        if _has_rested(connection) or _has_more(connection.sock):
+        watchdog = _exchange.watchdog
+        if watchdog.fresh_only or _has_rested(connection) or _has_more(connection.sock):
             connection.close()  # it opens again by itself
+        watchdog.used_again = connection.sock is not None
         return connection
 
     def _put_conn(self, connection: Any) -> None:
