@@ -290,8 +290,11 @@ class _WatchedPool:
 
     def _close_rested(self) -> None:
         """Those below the newest may rest for good: the newest is always taken first."""
-        with self.pool.mutex:  # what is in there is in nobody's hands meanwhile
-            for each in self.pool.queue:
+        pool = self.pool
+        if pool is None:  # closed meanwhile
+            return
+        with pool.mutex:  # what is in there is in nobody's hands meanwhile
+            for each in pool.queue:
                 if each is not None and _has_rested(each):
                     each.close()
 
