@@ -183,3 +183,22 @@ def test_paths_that_could_be_read_in_two_ways(browser: Browser, target: str) -> 
     """Dot segments and encoded slashes are refused; an encoded letter is the letter."""
     answer = browser.api(target)
     assert answer.code == ("not_signed_in" if target == "/%62ff/user" else "bad_request")
+
+
+def test_a_slide_is_written_seldom(stack: Stack) -> None:
+    """Using a session makes it last longer, and costs Redis a write once a minute, not for every request."""
+    browser = stack.sign_in(stack.browser())
+
+    def expires_in() -> int:
+        claims = browser.api("/bff/user?slide=false").json()
+        return next(int(each["value"]) for each in claims if each["type"] == "bff:session_expires_in")
+
+    try:
+        stack.clock.ahead = 45
+        assert browser.api("/upload").status == 200
+        assert expires_in() <= 1755
+        stack.clock.ahead = 75
+        assert browser.api("/upload").status == 200
+        assert expires_in() > 1785
+    finally:
+        stack.clock.ahead = 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from email.utils import parsedate_to_datetime
+from unittest.mock import Mock
 
 import pytest
 
 from bff.answers import CommonHeaders, error_answer, is_page
 from bff.errors import BadRequest, MethodNotAllowed, PublicError
+from bff.exchange import Exchange
 from bff.guard import DATA_POLICY, Proof
 from bff.request import RequestHead
 from bff.routes import ENDPOINTS, Endpoint, Route
@@ -109,3 +111,18 @@ def test_the_date_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("bff.answers.time.time", lambda second=second: second)
         dates.append(dict(common.add([], ours=False))[b"date"])
     assert dates == [b"Sun, 09 Sep 2001 01:46:40 GMT"] * 2 + [b"Sun, 09 Sep 2001 01:46:41 GMT"]
+
+
+@pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b=c", b"a\r\n", b"a\r\n\r\n<script>", b"a\n", b"a\rb"])
+@pytest.mark.parametrize("in_name", [False, True])
+def test_no_answer_is_split(broken: bytes, in_name: bool) -> None:
+    """Whatever a header has been made of, a line break in it sends nothing at all (response splitting)."""
+    transport = Mock()
+    exchange = Exchange(head(), transport, Mock(), Mock(), server=None, keep_alive=True, persistent=True)
+    pair = (broken, b"x") if in_name else (b"x-request-id", broken)
+    headers = [(b"vary", b"*"), pair]
+    with pytest.raises(RuntimeError, match="line break"):
+        exchange.answer(200, headers, b"body")
+    with pytest.raises(RuntimeError, match="line break"):
+        exchange.begin(200, headers)
+    transport.write.assert_not_called()

@@ -206,6 +206,30 @@ def _next(rig: Rig, tokens: TokenSet) -> TokenSet:
     return token_set(rig.clock, access_token=f"next-{tokens.access_token}")
 
 
+def test_refreshes_of_a_process_take_turns(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many that become due together are as one to the requests beside them."""
+    monkeypatch.setattr("bff.turn.PATIENCE_SECONDS", 30)
+    inside, most = 0, 0
+
+    def answer(tokens: TokenSet, _: int) -> RefreshResult:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        return Refreshed(_next(rig, tokens))
+
+    records = [rig.begin(letter * 43, token_set(rig.clock, letter, lives=LIFE)) for letter in "abcd"]
+    rig.clock.advance(DEAD)
+
+    async def work(refresher: Refresher) -> list[Outcome]:
+        return list(await asyncio.gather(*map(refresher.usable, records)))
+
+    outcomes = run(rig, FakeProvider(answer), work)
+    assert [access_token(outcome) for outcome in outcomes] == [f"next-access-{each}" for each in "abcd"]
+    assert most == 1
+
+
 def test_without_a_refresh_token_only_a_sign_in_helps(rig: Rig) -> None:
     """The access token is used while it lives, and then the session is over; nobody is asked."""
     record, provider = aged(rig, DUE, refresh_token=None), FakeProvider(renewing(rig.clock))
@@ -741,6 +765,38 @@ def test_a_redeem_that_could_not_be_saved_is_saved_later_and_never_repeated(rig:
     assert {access_token(outcome) for outcome in outcomes} == {"access-1" if age == DUE else "access-2"}
     assert provider.redeemed == ["refresh-1"]
     assert load(rig).tokens.access_token == "access-2"
+
+
+def test_a_save_that_waits_for_redis_has_no_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others refresh meanwhile: the Redis of one session may be the cluster's one node that is away."""
+    monkeypatch.setattr("bff.turn.PATIENCE_SECONDS", 30)
+    one, store = aged(rig, 0), flaky(rig)
+    two = rig.begin("o" * 43, token_set(rig.clock, "a", lives=LIFE))
+    rig.clock.advance(DEAD)
+    away = threading.Event()
+    away.set()
+    saved, began = store.save_tokens, threading.Event()
+
+    def save_tokens(record: SessionRecord, tokens: TokenSet) -> Saved:
+        if record.key == one.key and away.is_set():
+            began.set()
+            raise StoreUnavailable(reason="Redis: ConnectionError")
+        return saved(record, tokens)
+
+    monkeypatch.setattr(store, "save_tokens", save_tokens)
+    provider = FakeProvider(lambda tokens, _: Refreshed(_next(rig, tokens)))
+
+    async def work(refresher: Refresher) -> Outcome:
+        first = asyncio.create_task(refresher.usable(one))
+        assert await asyncio.to_thread(began.wait, 5)
+        try:
+            second = await asyncio.wait_for(refresher.usable(two), 5)
+        finally:
+            away.clear()
+        assert access_token(await first) == "next-access-1"
+        return second
+
+    assert access_token(run(rig, provider, work, store=store)) == "next-access-a"
 
 
 def test_a_redis_that_is_away_for_longer_than_the_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bff.errors import StoreUnavailable
 from bff.sealing import Keyring
 from bff.sessions.record import (
+    CORE,
     Codec,
     Meta,
     SessionRecord,
@@ -169,6 +170,33 @@ def test_swapped_and_altered_fields_do_not_open(change: dict[bytes, bytes]) -> N
         CODEC.read(ONE, hash_of(ONE) | change)
     assert "altered" in caught.value.reason
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "change", [{b"m": OTHER_META}, {b"m": META + b" "}, {b"t": hash_of(TWO)[b"t"]}, {b"t": b""}]
+)
+def test_what_was_opened_before_vouches_for_nothing_else(change: dict[bytes, bytes]) -> None:
+    """Tokens stay open for the very bytes that they were opened from, under the same key."""
+    codec, fields = Codec(Keyring([KEY]), "bff:"), hash_of(ONE)
+
+    def read(key: str, fields: dict[bytes, bytes]) -> SessionRecord:
+        return codec.read_core(key, *(fields[name] for name in CORE))
+
+    first = read(ONE, fields)
+    assert read(ONE, fields) == first
+    for key, others in ((ONE, fields | change), (TWO, fields)):
+        with pytest.raises(StoreUnavailable):
+            read(key, others)
+    assert read(ONE, fields) == first
+
+
+def test_what_stays_open_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were opened last stay, and a session takes one place, however often its tokens change."""
+    monkeypatch.setattr("bff.sessions.record.OPENED", 2)
+    codec, three = Codec(Keyring([KEY]), "bff:"), f"bff:{{{digest('three')}}}"
+    for key in (ONE, TWO, ONE, three, three):
+        codec.read(key, hash_of(key))
+    assert list(codec._opened) == [ONE, three]
 
 
 def test_a_record_under_another_key_of_redis_does_not_open() -> None:

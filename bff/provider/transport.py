@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import http.client
 import itertools
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,10 @@ KEEP_SECONDS = 1.0
 """Connections that have rested longer are not used again: shorter than servers keep them open, as one that is
 closed while we send leaves the outcome of a redeem unknown. Under load it saves the handshake of most."""
 
+DISTRUST_SECONDS = 60.0
+"""For how long no connection is used again after one has failed: there are servers, and balancers in front of
+them, that close one after an answer without saying so, which is seen too late each time from far away."""
+
 
 class AnswerBroken(requests.RequestException):
     """The head of an answer came, and its body broke off, took too long or was too large.
@@ -43,8 +49,9 @@ class BoundedAdapter(HTTPAdapter):
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
         self._deadline = deadline_seconds
         bundle = authorities or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        self._verify = True if bundle is None else str(bundle)
+        self._verify = str(bundle) if bundle else True  # an empty one would have requests verify nothing
         self._proxies: dict[str, dict[str, str]] = {}
+        self._distrusts_until = 0.0
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -61,11 +68,14 @@ class BoundedAdapter(HTTPAdapter):
         options["verify"] = self._verify
         options["proxies"] = self._proxies_for(str(request.url))
         with _deadline(self._deadline) as watchdog:
+            watchdog.fresh_only = time.monotonic() < self._distrusts_until
             try:
                 response = super().send(request, **options)
             except requests.RequestException as error:
                 if watchdog.bit:
                     raise requests.ReadTimeout("the answer took too long", request=request) from error
+                if watchdog.used_again:
+                    self._distrusts_until = time.monotonic() + DISTRUST_SECONDS
                 raise
             try:
                 response._content = _read(response)  # noqa: SLF001
@@ -103,7 +113,7 @@ def _read(response: requests.Response) -> bytes:
 
 def _tells_its_end(response: requests.Response) -> bool:
     """Whether reading it would have failed had it been cut (RFC 9112 §6.3)."""
-    return "Content-Length" in response.headers or bool(response.raw.chunked)
+    return response.headers.get("Content-Length", "").isdigit() or bool(response.raw.chunked)
 
 
 class _Watchdog:
@@ -115,6 +125,10 @@ class _Watchdog:
 
     def __init__(self) -> None:
         self.bit = False
+        self.fresh_only = False
+        """Whether only a new connection will do."""
+        self.used_again = False
+        """Whether the connection has served another exchange before."""
         self._over = False
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
@@ -201,11 +215,28 @@ def _deadline(seconds: float) -> Iterator[_Watchdog]:
         del _exchange.watchdog
 
 
+class _Answer(http.client.HTTPResponse):
+    """The final answer to one request, after which the connection is kept only where it has surely ended:
+    what is left of it would be the next exchange's answer, with the tokens of somebody else."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()  # any number of interim answers may precede (RFC 9110 §15.2); it knows 100 only
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        doubtful = len(lengths) + len(codings) > 1 or (codings and not self.chunked)  # RFC 9112 §6.3
+        if doubtful or self.status == http.client.SWITCHING_PROTOCOLS:
+            self.will_close = True
+
+
 class _Watched:
     """A connection that shows its socket to the watchdog of the thread, before the first byte, and lets other
     threads have their turn while it waits."""
 
     sock: Any
+    response_class: Any = _Answer
 
     def _new_conn(self) -> socket.socket:
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
@@ -238,10 +269,14 @@ class _WatchedPool:
     """A pool to which a connection returns only when nobody can cut it any more, and that gives none back
     which has rested long."""
 
+    pool: Any
+
     def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
-        if time.monotonic() - getattr(connection, "at_rest_since", 0.0) > KEEP_SECONDS:
+        watchdog = _exchange.watchdog
+        if watchdog.fresh_only or _has_rested(connection) or _has_more(connection.sock):
             connection.close()  # it opens again by itself
+        watchdog.used_again = connection.sock is not None
         return connection
 
     def _put_conn(self, connection: Any) -> None:
@@ -250,7 +285,27 @@ class _WatchedPool:
             watchdog.leave()
         if connection is not None:
             connection.at_rest_since = time.monotonic()
+            self._close_rested()
         super()._put_conn(connection)  # type: ignore[misc]
+
+    def _close_rested(self) -> None:
+        """Those below the newest may rest for good: the newest is always taken first."""
+        pool = self.pool
+        if pool is None:  # closed meanwhile
+            return
+        with pool.mutex:  # what is in there is in nobody's hands meanwhile
+            for each in pool.queue:
+                if each is not None and _has_rested(each):
+                    each.close()
+
+
+def _has_rested(connection: Any) -> bool:
+    return time.monotonic() - getattr(connection, "at_rest_since", 0.0) > KEEP_SECONDS
+
+
+def _has_more(connection: Any) -> bool:
+    """Whether TLS holds what nobody has asked for, where urllib3 does not look: it asks the system only."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
 
 class _HTTPPool(_WatchedPool, HTTPConnectionPool):
