@@ -233,7 +233,7 @@ class _Answer(http.client.HTTPResponse):
 
 class _Watched:
     """A connection that shows its socket to the watchdog of the thread, before the first byte, and lets other
-    threads have their turn while it waits."""
+    threads have their turn while it is opened and while the head of an answer is waited for."""
 
     sock: Any
     response_class: Any = _Answer
