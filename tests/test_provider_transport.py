@@ -301,9 +301,9 @@ def test_authorities_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "theirs.pem"))
     with counting() as server:
         url = server.url.replace("http:", "https:")
-        with pytest.raises(OSError, match=r"theirs\.pem"):
+        with pytest.raises(requests.exceptions.SSLError, match=r"theirs\.pem"):
             get_json(BoundedAdapter(5), url)
-        with pytest.raises(OSError, match=r"ours\.pem"):
+        with pytest.raises(requests.exceptions.SSLError, match=r"ours\.pem"):
             get_json(BoundedAdapter(5, tmp_path / "ours.pem"), url)
 
 

@@ -77,6 +77,8 @@ class BoundedAdapter(HTTPAdapter):
                 if watchdog.used_again:
                     self._distrusts_until = time.monotonic() + DISTRUST_SECONDS
                 raise
+            except OSError as error:  # the file of authorities is missing: trouble with TLS, as any other
+                raise requests.exceptions.SSLError(str(error), request=request) from error
             try:
                 response._content = _read(response)  # noqa: SLF001
             except requests.RequestException as error:
