@@ -39,6 +39,7 @@ class CertifiedProvider:
     ) -> None:
         self.port = free_port()
         self.issuer = f"http://127.0.0.1:{self.port}"
+        self._asked = 0
         self._output = folder / f"provider-{self.port}"
         self._complaints = folder / f"provider-{self.port}-complaints"
         set_up = {
@@ -59,7 +60,7 @@ class CertifiedProvider:
 
     def wait(self) -> None:
         """Until it is ready."""
-        assert until(lambda: self.count("ready") == 1, within=40), self._complaints.read_text()
+        assert until(lambda: self._told_of("ready") == 1, within=40), self._complaints.read_text()
 
     def stop(self) -> None:
         self._process.kill()
@@ -67,18 +68,29 @@ class CertifiedProvider:
 
     def end_grants(self) -> None:
         """End all grants, as an administrator does, and tell no client."""
-        before = self.count("grants ended")
+        before = self._told_of("grants ended")
         self._process.send_signal(signal.SIGUSR2)
-        assert until(lambda: self.count("grants ended") > before, within=5)
+        assert until(lambda: self._told_of("grants ended") > before, within=5)
 
     def mark(self) -> int:
         """How much has happened until now."""
         return len(self.events())
 
     def events(self, since: int = 0) -> list[Event]:
-        """Everything that has happened since a mark."""
+        """Everything that has happened since a mark. It tells of a request a moment after its answer: where
+        it has told of one more, it has told of all before."""
+        self._asked += 1
+        path = f"/asked/{self._asked}"
+        requests.get(f"{self.issuer}{path}", timeout=10)
+        assert until(lambda: any(each.get("path") == path for each in self._told())), "it does not tell"
+        return self._told()[since:]
+
+    def _told(self) -> list[Event]:
         whole = self._output.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()][since:]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _told_of(self, event: str) -> int:
+        return sum(each["event"] == event for each in self._told())
 
     def count(self, event: str, since: int = 0, **details: object) -> int:
         """How often something happened since a mark."""
