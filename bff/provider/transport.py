@@ -25,6 +25,7 @@ from bff.turn import aside
 
 MAX_ANSWER_BYTES = 1_048_576
 CONNECT_SECONDS = 3.0
+SLACK_SECONDS = 2.0
 KEEP_SECONDS = 1.0
 """Connections that have rested longer are not used again: shorter than servers keep them open, as one that is
 closed while we send leaves the outcome of a redeem unknown. Under load it saves the handshake of most."""
@@ -63,7 +64,9 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline)
+        # The watchdog's word comes first, so that what is over time is told by one rule; the socket's own
+        # time-out is for a thread of deadlines that has fallen behind.
+        options["timeout"] = (min(CONNECT_SECONDS, self._deadline), self._deadline + SLACK_SECONDS)
         options["stream"] = True
         options["verify"] = self._verify
         options["proxies"] = self._proxies_for(str(request.url))
