@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from bff.answers import CommonHeaders, error_answer
+from bff.attendant import Attendant
 from bff.errors import BadRequest, HeadersTooLarge, PublicError
 from bff.exchange import Exchange
 from bff.request import RequestHead, new_request_id
@@ -68,7 +69,8 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._take = getattr(self.app, self.taker, None)
+        take = getattr(self.app, self.taker, None)
+        self._attendant = take and Attendant(self.loop, take, self.tasks)
         self.lost = False
         self._in_head = True
         self._fed = 0  # bytes given to the parser since the head began, or since the last piece of a body
@@ -159,9 +161,11 @@ class Protocol(HttpToolsProtocol):
         # What holds each other would wait for the collector: the memory of thousands of connections.
         self.cycle = self._active = None  # type: ignore[assignment]
         self.pipeline.clear()
+        if self._attendant is not None:
+            self._attendant.dismiss()
 
     def on_message_begin(self) -> None:
-        if self._take is None:
+        if self._attendant is None:
             super().on_message_begin()
             self.scope[CONNECTION] = self  # type: ignore[literal-required]
         else:
@@ -195,7 +199,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal = self._judge_head(head, version)
         if self._refusal is not None:
             return
-        if self._take is None:
+        if self._attendant is None:
             super().on_headers_complete()
         else:
             self._begin_exchange(head, persistent=version != "1.0")
@@ -252,25 +256,11 @@ class Protocol(HttpToolsProtocol):
             self.pipeline.appendleft((exchange, self.app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._take is None:
+        if self._attendant is None:
             super()._start_asgi_task(cycle, app)
             return
         self._active = cycle
-        cycle.task = task = self.loop.create_task(self._take(cycle))  # type: ignore[attr-defined]
-        self.tasks.add(task)
-        task.add_done_callback(self._exchanged)
-
-    def _exchanged(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        active = self._active  # none where the connection is lost
-        if active is not None and active.task is task and not active.response_complete:
-            self.transport.close()  # cut short: the answer must not look whole
-        try:
-            error = task.exception()
-        except asyncio.CancelledError:  # taken, or the task would keep it, with all that was under way
-            return
-        if error is not None:
-            log.error("exchange_failed", reason=type(error).__name__, exc_info=error)
+        self._attendant.serve(cycle)  # type: ignore[arg-type]
 
     def _idle(self) -> bool:
         cycle: Any = self.cycle

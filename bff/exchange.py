@@ -155,6 +155,11 @@ class Exchange(RequestResponseCycle):
         # A browser that takes nothing would keep what is still to be sent, and its connection.
         asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.transport.abort)
 
+    def conclude(self) -> None:
+        """Nobody is at it any more: an answer that was cut short must not look whole."""
+        if not (self.response_complete or self.disconnected):
+            self.transport.close()
+
     def switch(self, headers: Headers, tunnel: Tunnel) -> bytes:
         """Answer 101 and give the connection to the tunnel; what the browser has sent into it already."""
         if self.hand_over is None:
@@ -181,11 +186,11 @@ class Exchange(RequestResponseCycle):
             lines += self._framing(status, length)
         if not self.keep_alive:
             lines.append(b"connection: close")
-        lines.append(b"\r\n")
-        head = b"\r\n".join(lines)
-        if not head.count(b"\n") == head.count(b"\r") == len(lines):
+        text = b"".join(lines)
+        if b"\n" in text or b"\r" in text:
             raise RuntimeError("a header has a line break in it")  # response splitting
-        return head
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
 
     def _framing(self, status: int, length: int | None) -> list[bytes]:
         if length is not None:

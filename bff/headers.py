@@ -24,7 +24,7 @@ RESPONSE = frozenset(
     b"link allow date www-authenticate deprecation sunset x-total-count x-request-id".split()
 )
 _RESPONSE_FAMILIES = (b"ratelimit", b"x-ratelimit-")
-_NOBODY_NOMINATED = ([b"keep-alive"], [b"close"])  # what `Connection` says as a rule
+_NOBODY_NOMINATED = (b"keep-alive", b"close")  # what `Connection` says as a rule
 
 _TRACE = re.compile(rb"(?!0{32})[0-9a-f]{32}\Z")
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -69,11 +69,12 @@ class HeaderRules:
         """The upstream's headers that the browser may see; `no-store` where the upstream says nothing."""
         passes = self._back
         passed = [pair for pair in upstream if pair[0] in passes or pair[0].startswith(_RESPONSE_FAMILIES)]
-        connection = [value for name, value in upstream if name == b"connection"]
-        if connection and connection not in _NOBODY_NOMINATED:
-            nominated = _nominated(connection)
+        told = dict(upstream)
+        if len(told) != len(upstream) or told.get(b"connection", b"close") not in _NOBODY_NOMINATED:
+            nominated = _nominated([value for name, value in upstream if name == b"connection"])
             passed = [pair for pair in passed if pair[0] not in nominated]
-        if not [value for name, value in passed if name == b"cache-control" and value]:
+            told = {name: value for name, value in passed if value}
+        if not told.get(b"cache-control"):
             passed.append((b"cache-control", b"no-store"))
         return passed
 
@@ -99,5 +100,6 @@ def trace_context(head: RequestHead) -> Headers:
         return [(b"traceparent", parent), *known]
     # One name for both is easier to find; a caller's request id may be anything, and then is no trace's.
     request_id = head.request_id
-    trace = request_id if _TRACE.match(request_id) else b"%032x" % (random.getrandbits(128) or 1)
+    fits = not head.has(b"x-request-id") or _TRACE.match(request_id)  # one of ours always does
+    trace = request_id if fits else b"%032x" % (random.getrandbits(128) or 1)
     return [(b"traceparent", b"00-%b-%016x-00" % (trace, random.getrandbits(64) or 1))]

@@ -35,15 +35,9 @@ class RequestHead:
         self.trace: Headers | None = None
         """What goes upstream in place of the caller's trace context, where a span of ours stands between."""
         self._id: bytes | None = None
-        self._by_name: dict[bytes, bytes | list[bytes]] = {}
-        for name, value in headers:
-            earlier = self._by_name.get(name)
-            if earlier is None:
-                self._by_name[name] = value
-            elif isinstance(earlier, list):
-                earlier.append(value)
-            else:
-                self._by_name[name] = [earlier, value]
+        self._by_name: dict[bytes, bytes | list[bytes]] = dict(headers)
+        if len(self._by_name) != len(headers):  # one has come twice
+            self._by_name = _gathered(headers)
 
     @property
     def request_id(self) -> bytes:
@@ -92,6 +86,20 @@ class RequestHead:
             header = b";".join(header)
         values = _cookie_named(name).findall(header)
         return _text(values[0]) if len(values) == 1 else None
+
+
+def _gathered(headers: Headers) -> dict[bytes, bytes | list[bytes]]:
+    """The values of each header, in a list where it came more than once."""
+    found: dict[bytes, bytes | list[bytes]] = {}
+    for name, value in headers:
+        earlier = found.get(name)
+        if earlier is None:
+            found[name] = value
+        elif isinstance(earlier, list):
+            earlier.append(value)
+        else:
+            found[name] = [earlier, value]
+    return found
 
 
 def new_request_id() -> bytes:

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._due = math.inf  # when what is waited for must have come
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = math.inf
+        self._parser = httptools.HttpResponseParser(self)
         self.begin(head_only=False)
 
     def begin(self, *, head_only: bool, upgrade: bool = False) -> None:
@@ -52,7 +53,6 @@ class Connection(asyncio.Protocol):
         request asks for another protocol."""
         self._upgrade = upgrade
         self._early = b""  # of that protocol, come with the head
-        self._parser = httptools.HttpResponseParser(self)
         self._head_only = head_only
         self.status = 0
         self.headers: Headers = []

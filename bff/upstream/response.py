@@ -22,7 +22,7 @@ class Response:
         self._origin = origin
         self._patience = patience
         self.status = connection.status
-        self.headers = list(connection.headers)  # a snapshot: trailers arrive through the same callback
+        self.headers = connection.headers
         self.sender: asyncio.Task[None] | None = None
 
     def be_patient(self, seconds: float) -> None:
