@@ -76,7 +76,7 @@ class Access:
         if route.token == "user_or_client" and head.cookie(self._cookie) is None:
             client = True
         elif not route.anonymous:
-            record = await self.session(head)
+            record = _alive(await self._reader.load(self._named(head)))
             # A page that opens its streams again and again would never be idle.
             if route.stream is None and self._reader.slide_due(record):
                 await self._slide(record)
@@ -142,19 +142,28 @@ class Access:
 
     async def session(self, head: RequestHead) -> SessionRecord:
         """The live session of a request, which is not extended. Raises SignInNeeded or StoreUnavailable."""
+        return _alive(await self._reader.load(self._named(head)))
+
+    def _named(self, head: RequestHead) -> str:
+        """The public name of the session that the request's cookie is for."""
         value = head.cookie(self._cookie)
         if value is None:
             raise NotSignedIn
-        record = await self._reader.load(digest(value)) if well_formed(value) else None
-        if record is None:
+        if not well_formed(value):
             raise SessionExpired
-        return record
+        return digest(value)
 
     async def _slide(self, record: SessionRecord) -> None:
         try:
             await self._reader.slide(record)
         except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
             log.warning("slide_failed", reason=error.reason)
+
+
+def _alive(record: SessionRecord | None) -> SessionRecord:
+    if record is None:
+        raise SessionExpired
+    return record
 
 
 def _holder(grant: Grant, route: Route) -> str:

@@ -218,8 +218,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._owed_until = math.inf
-        if self._refusal is None:
-            super().on_message_complete()
+        if self._refusal is None and not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
         self._in_head, self._fed = True, 0
 
     def on_response_complete(self) -> None:

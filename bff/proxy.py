@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from bff.access import Access, Grant
@@ -62,12 +63,13 @@ class Proxy:
         self._max_body_bytes = max_body_bytes
         self._ways: dict[str, Way] = {}
 
-    async def pass_on(self, route: Route, path: str, exchange: Exchange) -> None:
-        """Answer an admitted request from its upstream. Raises PublicError or Disconnected."""
+    def pass_on(self, route: Route, path: str, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """Answer an admitted request from its upstream. Awaiting it raises PublicError or Disconnected."""
+        pass_on = self._answer if route.stream is None else self._hold_open
+        return pass_on(route, path, exchange)
+
+    async def _hold_open(self, route: Route, path: str, exchange: Exchange) -> None:
         head = exchange.head
-        if route.stream is None:
-            await self._answer(route, path, exchange, await self._access.grant(head, route))
-            return
         # What anybody may open is counted by address: a cookie that nobody looks up is easily invented.
         owner = None if route.anonymous else self._access.owner(head)
         with self._streams.place(owner or self._proxies.client_address(head)):
@@ -75,8 +77,10 @@ class Proxy:
             with held_open(exchange, self._streams, grant.record):
                 await self._answer(route, path, exchange, grant)
 
-    async def _answer(self, route: Route, path: str, exchange: Exchange, grant: Grant) -> None:
+    async def _answer(self, route: Route, path: str, exchange: Exchange, grant: Grant | None = None) -> None:
         head = exchange.head
+        if grant is None:
+            grant = await self._access.grant(head, route)
         body = Body(exchange.receive, self._max_body_bytes) if has_body(head) else None
         response = await self._ask(route, path, head, grant, body)
         try:
@@ -89,9 +93,9 @@ class Proxy:
         finally:
             response.finish()
 
-    async def _ask(
+    def _ask(
         self, route: Route, path: str, head: RequestHead, grant: Grant, body: Body | None
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         way = self._way(route)
         origin = way.origin
         target = origin.base_path + path.encode() + (b"?" + head.query if head.query else b"")
@@ -99,7 +103,7 @@ class Proxy:
         websocket = route.stream == "websocket" and is_handshake(head)
         if websocket:
             headers += handshake_headers(head)
-        return await origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
+        return origin.send(head.method, target, headers, body, route.timeout, upgrade=websocket)
 
     async def _ask_again(
         self, route: Route, path: str, head: RequestHead, grant: Grant, refusal: Response

@@ -209,12 +209,16 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(patience):
                 await self._writable.wait()
 
-    async def head(self, patience: float) -> None:
-        """Wait for the response head, so many seconds at most. Raises Broken or Late."""
+    def head_within(self, patience: float) -> asyncio.Future[None]:
+        """Done when the response head has come or will not come any more, in so many seconds at most:
+        `check_head` says which."""
         if not self._head.done():
             self._expect(patience)
-            await self._head
-            self._due = math.inf
+        return self._head
+
+    def check_head(self) -> None:
+        """Raises Broken or Late where the head has not come."""
+        self._due = math.inf
         if self._error is not None and not self.status:
             raise self._error.again()
 

@@ -84,7 +84,8 @@ class Origin:
         try:
             connection.send(head)
             if body is None:
-                await connection.head(patience)
+                await connection.head_within(patience)
+                connection.check_head()
             else:
                 await connection.writable(patience)
                 sender = asyncio.create_task(
@@ -150,7 +151,8 @@ async def _head_while_sending(connection: Connection, sender: asyncio.Task[None]
         error = sender.exception()
         if error is not None and not isinstance(error, Broken):
             raise error  # the client's body broke off, or grew too large
-    await connection.head(patience)
+    await connection.head_within(patience)
+    connection.check_head()
 
 
 async def _send_body(
