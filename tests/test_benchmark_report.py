@@ -52,7 +52,11 @@ def good() -> Result:
             Slow("ours-2", 186.0, 1.0, 1.1, 0),
         ],
         memory={"ours-2": Memory(90 * MIB, 100 * MIB, 110 * MIB)},
-        renewals=[Renewal(0, 500, 0.001, 0.01, 0), Renewal(9, 500, 0.001, 0.0109, 0)],
+        renewals=[
+            Renewal("no", 0, 500, 0.001, 0.01, 0),
+            Renewal("few", 1.8, 500, 0.001, 0.0101, 0),
+            Renewal("many", 18, 500, 0.001, 0.0109, 0),
+        ],
         streams=Streams(2000, 2000, 50 * MIB, 149 * MIB),
     )
 
@@ -76,7 +80,7 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 def test_targets_that_are_met() -> None:
     """At the limit is within it, and every target has its verdict."""
     verdicts = targets.judge(good())
-    assert len(verdicts) == 20
+    assert len(verdicts) == 21
     assert [verdict for verdict in verdicts if not verdict.met] == []
 
 
@@ -92,7 +96,8 @@ def test_targets_that_are_met() -> None:
         ({"memory": {"ours-2": Memory(90 * MIB, 90 * MIB, 111 * MIB)}}, "sharing with nobody"),
         ({"streams": Streams(2000, 1999, 1, 2)}, "idle event streams"),
         ({"streams": Streams(2000, 2000, 1, 150 * MIB)}, "idle event streams"),
-        ({"renewals": [Renewal(0, 1, 1, 1, 0), Renewal(1, 1, 1, 1.2, 0)]}, "p99 with refreshes"),
+        ({"renewals": [Renewal("no", 0, 1, 1, 1, 0), Renewal("few", 1, 1, 1, 1.2, 0)]}, "beside few"),
+        ({"renewals": [Renewal("no", 0, 1, 1, 1, 0), Renewal("many", 1, 1, 1, 1.2, 0)]}, "beside many"),
     ],
 )
 def test_targets_that_are_missed(change: dict[str, object], missed: str) -> None:

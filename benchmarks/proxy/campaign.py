@@ -63,7 +63,7 @@ QUICK = Effort(
     renewal_rounds=1,
     renewal_seconds=3,
     sessions=20,
-    token_seconds=13,
+    token_seconds=14,
     settle_seconds=1,
 )
 

@@ -27,6 +27,7 @@ HOUR = 3600
 class Many:
     """A server of ours with many sessions."""
 
+    name: str
     system: System
     provider: FarProvider
     cookies: Path
@@ -40,23 +41,27 @@ class Many:
         arguments = (self.cookies, PAUSE_MILLISECONDS)
         load = run(f"{self.system.url}/weather", headers, CONNECTIONS, seconds, "sessions.lua", arguments)
         refreshes = self.provider.answered() - before
-        return Renewal(refreshes, load.rate, load.p50, load.p99, load.wrong + load.broken)
+        return Renewal(
+            self.name, refreshes / load.seconds, load.rate, load.p50, load.p99, load.wrong + load.broken
+        )
 
 
 def rounds(world: World, sessions: int, token_seconds: int, number: int, seconds: int) -> Iterator[Renewal]:
-    """Runs with tokens of an hour and of `token_seconds`, which are renewed at half their life, by turns.
-    `seconds` must be less than a quarter of it: then no token is dead when it is its server's turn again.
+    """Runs with tokens of an hour, and of `token_seconds`, which are renewed at half their life, of a tenth of
+    the sessions and of all, by turns. `seconds` must be less than a quarter of it: then no token is dead when
+    it is its server's turn again.
     """
-    quiet = many(world, "quiet", sessions, HOUR)
-    due = many(world, "due", sessions, token_seconds)
-    # half their life, and a tenth of it for jitter, must be over within the first run on `due`
+    quiet = many(world, "no", sessions, HOUR)
+    due = [many(world, "few", sessions // 10, token_seconds), many(world, "many", sessions, token_seconds)]
+    # half their life, and a tenth of it for jitter, must be over within the first runs
     time.sleep(max(0.0, token_seconds * 0.6 - 2 * seconds))
     for _ in range(number):
         yield quiet.once(seconds)
-        found = due.once(seconds)
-        if not found.refreshes:
-            raise CannotMeasure("no token became due in the middle of load: the refresh is not measured")
-        yield found
+        for server in due:
+            found = server.once(seconds)
+            if not found.refreshes:
+                raise CannotMeasure("no token became due in the middle of load: the refresh is not measured")
+            yield found
 
 
 def many(world: World, name: str, sessions: int, token_seconds: int, routes: str = ours.SLOW_ROUTE) -> Many:
@@ -69,4 +74,4 @@ def many(world: World, name: str, sessions: int, token_seconds: int, routes: str
     file = world.directory / f"{name}.cookies"
     file.write_text("\n".join(cookies) + "\n")
     system = System(name, f"bff, {name}", program, ours.headers(port, cookies[0]), refusal=401)
-    return Many(system, provider, file)
+    return Many(name, system, provider, file)

@@ -164,13 +164,13 @@ def _memory(result: Result) -> str:
 
 def _renewals(result: Result) -> str:
     rows = []
-    for title, due in (("no token becomes due", False), ("tokens become due", True)):
-        found = [run for run in result.renewals if (run.refreshes > 0) == due]
+    for kind in ("no", "few", "many"):
+        found = [run for run in result.renewals if run.kind == kind]
         if found:
             rows.append(
                 [
-                    title,
-                    f"{median(run.refreshes for run in found):.0f}",
+                    f"{kind} tokens become due",
+                    f"{median(run.refreshes for run in found):.1f}",
                     f"{median(run.rate for run in found):,.0f}",
                     f"{median(run.p50 for run in found) * 1000:.2f}",
                     f"{median(run.p99 for run in found) * 1000:.2f}",
@@ -178,7 +178,7 @@ def _renewals(result: Result) -> str:
                     str(sum(run.wrong for run in found)),
                 ]
             )
-    return table(["", "refreshes", "req/s", "p50 ms", "p99 ms", "p99 of the rounds", "errors"], rows)
+    return table(["", "refreshes/s", "req/s", "p50 ms", "p99 ms", "p99 of the rounds", "errors"], rows)
 
 
 def _machine(result: Result) -> str:

@@ -53,8 +53,10 @@ class Memory(msgspec.Struct, frozen=True):
 class Renewal(msgspec.Struct, frozen=True):
     """One run of load on many sessions. Times are in seconds."""
 
-    refreshes: int
-    """Refreshes that the provider answered meanwhile; 0 where no token became due."""
+    kind: str
+    """How many of the tokens become due meanwhile: "no", "few" or "many"."""
+    refreshes: float
+    """In a second, as the provider counts them."""
     rate: float
     p50: float
     p99: float
@@ -113,9 +115,9 @@ class Result(msgspec.Struct):
         found = [figure(run) for run in self.slow if run.system == system]
         return statistics.median(found) if found else None
 
-    def renewal_median(self, figure: Callable[[Renewal], float], *, due: bool) -> float | None:
+    def renewal_median(self, kind: str, figure: Callable[[Renewal], float]) -> float | None:
         """The same for load on many sessions, with tokens becoming due or without."""
-        found = [figure(run) for run in self.renewals if (run.refreshes > 0) == due]
+        found = [figure(run) for run in self.renewals if run.kind == kind]
         return statistics.median(found) if found else None
 
 

@@ -40,7 +40,7 @@ class Verdict:
 
 def judge(result: Result) -> list[Verdict]:
     """All targets."""
-    return [*_cpu(result), *_slow(result), *_workers(result), _streams(result), _renewal(result)]
+    return [*_cpu(result), *_slow(result), *_workers(result), _streams(result), *_renewals(result)]
 
 
 def _at_most(what: str, value: float | None, limit: float, unit: str, digits: int = 2) -> Verdict:
@@ -98,8 +98,11 @@ def _streams(result: Result) -> Verdict:
     return Verdict(what, target, f"{size:.0f} MiB with {alive:,}", met)
 
 
-def _renewal(result: Result) -> Verdict:
-    due = result.renewal_median(lambda run: run.p99, due=True)
-    quiet = result.renewal_median(lambda run: run.p99, due=False)
-    ratio = None if due is None or not quiet else due / quiet
-    return _at_most("p99 with refreshes to p99 without", ratio, RENEWAL_RATIO, "")
+def _renewals(result: Result) -> list[Verdict]:
+    quiet = result.renewal_median("no", lambda run: run.p99)
+    found = []
+    for kind in ("few", "many"):
+        due = result.renewal_median(kind, lambda run: run.p99)
+        ratio = None if due is None or not quiet else due / quiet
+        found.append(_at_most(f"p99 beside {kind} refreshes to p99 beside none", ratio, RENEWAL_RATIO, ""))
+    return found
