@@ -99,26 +99,9 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
     )
     flask.session_interface = sessions
     directory = Directory(store, store.index)
-    authentication = auth.Auth(
-        provider=provider,
-        sessions=sessions,
-        attempts=Attempts(keyring, clock, prefix=attempt_prefix),
-        attempt_cookie=cookie_attributes(
-            secure=settings.secure, cross_site=settings.oidc_response_mode == "form_post"
-        ),
-        keyring=keyring,
-        clock=clock,
-        issuer=settings.oidc_issuer,
-        strict=settings.cookie_samesite == "Strict",
-        sessions_per_user=settings.sessions_per_user,
-        directory=directory,
-        revoker=revoker,
-        audit=audit,
-        back_channel=BackChannel(
-            provider, store, directory, keyring, revoker, clock, settings.oidc_issuer, audit
-        ),
+    flask.register_blueprint(
+        _auth(settings, sessions, directory, provider, revoker, keyring, attempt_prefix, clock, audit)
     )
-    flask.register_blueprint(authentication.blueprint())
     flask.register_blueprint(_pages(settings, store, provider))
     render_page = ErrorPages(flask)
     common = CommonHeaders(secure=settings.secure, local=settings.local)
@@ -171,6 +154,39 @@ def create_app(settings: Settings, clock: Clock = time.time) -> Plane:
         release=release,
     )
     return instruments.plane(plane)
+
+
+def _auth(
+    settings: Settings,
+    sessions: SafeRedisSessionInterface,
+    directory: Directory,
+    provider: Provider,
+    revoker: Revoker,
+    keyring: Keyring,
+    attempt_prefix: str,
+    clock: Clock,
+    audit: Audit,
+) -> Blueprint:
+    store, issuer = sessions.store, settings.oidc_issuer
+    sign_in = auth.SignIn(
+        provider=provider,
+        sessions=sessions,
+        directory=directory,
+        attempts=Attempts(keyring, clock, prefix=attempt_prefix),
+        attempt_cookie=cookie_attributes(
+            secure=settings.secure, cross_site=settings.oidc_response_mode == "form_post"
+        ),
+        keyring=keyring,
+        clock=clock,
+        issuer=issuer,
+        strict=settings.cookie_samesite == "Strict",
+        sessions_per_user=settings.sessions_per_user,
+        revoker=revoker,
+        audit=audit,
+    )
+    back_channel = BackChannel(provider, store, directory, keyring, revoker, clock, issuer, audit)
+    sign_out = auth.SignOut(provider, sessions, revoker, audit, back_channel)
+    return auth.blueprint(sign_in, auth.User(store, directory, revoker, clock, audit), sign_out)
 
 
 def _refresher(

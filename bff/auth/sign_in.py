@@ -1,39 +1,32 @@
-"""`/bff/*`: sign-in, callback, user and sign-out. Rare, rich requests; each reads top to bottom."""
+"""The sign-in: the authorization request, and what becomes of its response."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import msgspec
 import structlog
-from flask import (
-    Blueprint,
-    Response,
-    after_this_request,
-    jsonify,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    session,
-)
+from flask import Response, after_this_request, make_response, redirect, render_template
 
 from bff.attempts import LIFETIME_SECONDS, Attempt, Attempts
 from bff.audit import Audit
-from bff.backchannel import BackChannel
-from bff.claims import claim, public
+from bff.auth.asked import (
+    LONGEST_PARAMETER,
+    authorization_response,
+    parameter,
+    single,
+    this_request,
+    this_session,
+)
+from bff.claims import public
 from bff.errors import (
-    BadRequest,
-    CSRFRequired,
     PublicError,
     ResponseInvalid,
-    SessionNotFound,
     SignInCutOff,
     SignInFailed,
     StateUnknown,
@@ -46,22 +39,12 @@ from bff.pages import page_headers
 from bff.provider.client import Provider
 from bff.provider.revocation import Revoker
 from bff.provider.sign_in import SignedIn, refusal
-from bff.request import Admitted
 from bff.sealing import Keyring
 from bff.sessions.browsers import readable
-from bff.sessions.directory import Directory, Listed
+from bff.sessions.directory import Directory
 from bff.sessions.index import without_sid
-from bff.sessions.interface import BFFSession, SafeRedisSessionInterface
-from bff.sessions.record import (
-    WHO,
-    Meta,
-    SessionRecord,
-    is_digest,
-    logout_sid,
-    rfc3339,
-    sid_name,
-    user_hash,
-)
+from bff.sessions.interface import SafeRedisSessionInterface
+from bff.sessions.record import WHO, Meta, SessionRecord, sid_name, user_hash
 from bff.tokens import Clock, TokenSet
 
 PASS_THROUGH = ("prompt", "login_hint", "ui_locales", "lang", "max_age", "acr_values")
@@ -70,57 +53,40 @@ SILENT = frozenset(
 )
 """Answers to `prompt=none` that only say: nobody is signed in there (OpenID Connect Core §3.1.2.6)."""
 
-_LONGEST_PARAMETER = 512
 
 log = structlog.get_logger("bff.audit")
 
 
 @dataclass(frozen=True)
-class Auth:
-    """What the views need, put together in `app`."""
+class SignIn:
+    """`/bff/login` and `/bff/callback`."""
 
     provider: Provider
     sessions: SafeRedisSessionInterface
+    directory: Directory
     attempts: Attempts
+    attempt_cookie: dict[str, Any]
+    """Attributes of the cookies of attempts."""
     keyring: Keyring
     clock: Clock
     issuer: str
-    attempt_cookie: dict[str, Any]
-    """Attributes of the cookies of attempts."""
     strict: bool
     sessions_per_user: int
     """More than that end the oldest; 0 means no cap."""
-    directory: Directory
     revoker: Revoker
     audit: Audit
-    back_channel: BackChannel
-
-    def blueprint(self) -> Blueprint:
-        """The routes. Methods are checked in front, by the same table."""
-        routes = Blueprint("auth", __name__)
-        routes.get("/bff/login")(self.login)
-        routes.route("/bff/callback", methods=["GET", "POST"], endpoint="callback")(self.callback)
-        routes.get("/bff/user")(self.user)
-        routes.route("/bff/logout", methods=["GET", "POST"], endpoint="logout")(self.logout)
-        routes.post("/bff/backchannel")(self.backchannel)
-        routes.get("/bff/sessions")(self.own_sessions)
-        routes.delete("/bff/sessions")(self.end_others)
-        routes.delete("/bff/sessions/<name>")(self.end_one)
-        return routes
-
-    # -- sign-in ------------------------------------------------------------------------------------
 
     def login(self) -> Response:
         """The authorization request: 302 to the provider, the attempt in a cookie of its own."""
-        return_url = safe_return_url(_single("returnUrl") or "/")
-        parameters = {name: value for name in PASS_THROUGH if (value := _parameter(name)) is not None}
-        cookies = _admitted().head.cookies()
+        return_url = safe_return_url(single("returnUrl") or "/")
+        parameters = {name: value for name in PASS_THROUGH if (value := parameter(name)) is not None}
+        cookies = this_request().head.cookies()
         with _audited():
             url, attempt = self.provider.begin(
                 return_url,
                 parameters,
                 browser=self.attempts.browser(cookies),
-                replaces=_current().digest,
+                replaces=this_session().digest,
             )
         began_at = self.sessions.store.index.redis_clock.at(attempt.started_at)
         attempt = msgspec.structs.replace(attempt, began_at=began_at)
@@ -134,13 +100,13 @@ class Auth:
     def callback(self) -> Response:
         """The authorization response: session, cookie, and on to where the person wanted to go."""
         with _audited():
-            return self._finish(_authorization_response())
+            return self._finish(authorization_response())
 
     def _finish(self, answer: dict[str, str]) -> Response:
         state = answer.get("state")
         if state is None:
             raise refusal(answer["error"]) if "error" in answer else ResponseInvalid(reason="no state came")
-        cookies = _admitted().head.cookies()
+        cookies = this_request().head.cookies()
         attempt = self.attempts.find(cookies, state)
         if attempt is None:
             raise StateUnknown(reason="no attempt of this browser has this state")
@@ -202,10 +168,10 @@ class Auth:
         )
         claims = identity.claims
         who = {"claims": public(claims), "hint": self._hint(claims), **self._where()}
-        if session_state is not None and len(session_state) <= _LONGEST_PARAMETER:
+        if session_state is not None and len(session_state) <= LONGEST_PARAMETER:
             who["session_state"] = session_state
         try:
-            return self.sessions.begin(_current(), meta, tokens, {WHO: who})
+            return self.sessions.begin(this_session(), meta, tokens, {WHO: who})
         except StoreUnavailable:
             self._discard(attempt, tokens)
             raise
@@ -218,7 +184,7 @@ class Auth:
     def _refuse_if_cut_off(self, record: SessionRecord, attempt: Attempt) -> None:
         """A sign-in that had begun before all sessions of its user were ended ends with them; others are
         settled."""
-        current, store, user = _current(), self.sessions.store, record.meta.user
+        current, store, user = this_session(), self.sessions.store, record.meta.user
         names = [user, *(record.meta.provider_sids or (without_sid(user),))]
         try:
             cut_off = store.index.is_cut_off(names, began_at=attempt.began_at, started_at=attempt.started_at)
@@ -246,7 +212,7 @@ class Auth:
 
     def _where(self) -> dict[str, str]:
         """What tells a person later which session this is."""
-        admitted = _admitted()
+        admitted = this_request()
         agent = admitted.head.single(b"user-agent") or b""
         return {"browser": readable(agent.decode("latin-1")), "address": admitted.client}
 
@@ -256,7 +222,7 @@ class Auth:
         Those of the same user end here alone: to many providers they and the new one are one session, or
         one grant, and whoever revokes the old tokens ends the new ones with them.
         """
-        store, name = self.sessions.store, cast("str", _current().digest)
+        store, name = self.sessions.store, cast("str", this_session().digest)
         try:
             earlier = store.overtake(name, self.attempts.overlapping(cookies, attempt), LIFETIME_SECONDS)
             for replaced in {*earlier, *filter(None, [attempt.replaces])} - {name}:
@@ -299,124 +265,6 @@ class Auth:
     def _drop_cookie(self, response: Response, name: str) -> None:
         response.delete_cookie(name, **self.attempt_cookie)
 
-    # -- the signed-in user -------------------------------------------------------------------------
-
-    def user(self) -> Response:
-        """Who is signed in, as claims, with the sign-out link and the seconds left."""
-        current = _current()
-        record = current.signed_in()
-        store = self.sessions.store
-        ends_at = store.lifetime.ends_at(record, record.last_seen)
-        if request.args.get("slide") != "false":
-            try:
-                ends_at = store.slide(record)
-            except StoreUnavailable as error:  # a Redis that is full or read-only can still be read
-                log.warning("slide_failed", reason=error.reason)
-        claims = list(record.who["claims"])
-        claims.append(claim("bff:logout_url", f"/bff/logout?sid={logout_sid(cast('str', current.sid))}"))
-        claims.append(claim("bff:session_expires_in", max(0, int(ends_at - self.clock()))))
-        if "session_state" in record.who:
-            claims.append(claim("bff:session_state", record.who["session_state"]))
-        return jsonify(claims)
-
-    # -- the user's own sessions --------------------------------------------------------------------
-
-    def own_sessions(self) -> Response:
-        """All sessions of who is signed in, the newest first."""
-        current = _current()
-        user = current.signed_in().meta.user
-        listed = reversed(self.directory.of(user))
-        return jsonify([_listed(each, current=each.id == current.digest) for each in listed])
-
-    def end_one(self, name: str) -> Response:
-        """End one of them; another user's is as unknown as any other."""
-        current = _current()
-        mine = current.signed_in().meta
-        user, this = mine.user, name == current.digest
-        ended = False
-        for each in self.directory.end(name, user=user) if is_digest(name) else ():
-            self.audit.session_revoked(each, "revoked")
-            ended, old = True, each.record
-            if old is not None and (this or not old.meta.shares_provider_session(mine)):
-                self.revoker.soon(old.tokens)
-        if not ended:
-            raise SessionNotFound
-        if this:
-            current.vanish()
-        return _no_content()
-
-    def end_others(self) -> Response:
-        """End all but this one, and every sign-in of theirs that is under way elsewhere."""
-        current = _current()
-        mine = current.signed_in().meta
-        for each in self.directory.end_others(mine.user, cast("str", current.digest)):
-            self.audit.session_revoked(each, "revoked")
-            old = each.record
-            if old is not None and not old.meta.shares_provider_session(mine):
-                self.revoker.later(old.tokens)
-        return _no_content()
-
-    # -- sign-out -----------------------------------------------------------------------------------
-
-    def logout(self) -> Response:
-        """The three forms of the sign-out: a script's POST, a form's POST, and a link."""
-        current = _current()
-        if request.method == "POST":
-            return self._logout_by_post(current)
-        if not self._maybe_signed_in(current):
-            return self._see_other("/")
-        self._check_sid(current, request.args.getlist("sid"))
-        return self._see_other(self._end(current))
-
-    def _logout_by_post(self, current: BFFSession) -> Response:
-        if _admitted().head.has(b"x-csrf"):
-            return jsonify(logout_url=self._end(current))
-        if "sid" not in request.form:
-            raise CSRFRequired("Signing out needs the header X-CSRF: 1, or a form of this site.")
-        if self._maybe_signed_in(current):
-            self._check_sid(current, request.form.getlist("sid"))
-        return self._see_other(self._end(current))
-
-    def _maybe_signed_in(self, current: BFFSession) -> bool:
-        """Whether there is a session to end; one that cannot be read for now counts."""
-        try:
-            return current.record is not None
-        except StoreUnavailable:
-            return True
-
-    def _check_sid(self, current: BFFSession, given: list[str]) -> None:
-        expected = logout_sid(cast("str", current.sid))
-        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), expected.encode()):
-            raise BadRequest("The sign-out link does not belong to this session.")
-
-    def _end(self, current: BFFSession) -> str:
-        """End the session here first, then at the provider; where the browser goes to sign out there."""
-        hint = current.get(WHO, {}).get("hint")
-        signed_in, held = True, None
-        with suppress(StoreUnavailable):  # one that cannot be read for now may be there
-            held = current.record
-            signed_in = held is not None
-        try:
-            ended = self.sessions.end(current) or held  # sent twice, the second call finds nothing any more
-        except StoreUnavailable:  # it may have ended; that it should is certain
-            if held is not None:
-                self.revoker.later(held.tokens)
-            raise
-        if ended is not None:
-            self.revoker.soon(ended.tokens)
-            self.audit.signed_out(ended)
-        return self.provider.sign_out_url(hint, held.tokens if held else None) if signed_in else "/"
-
-    def backchannel(self) -> Response:
-        """The provider's own call: 200, or the error of LogoutTokenInvalid."""
-        self.back_channel.logout(request.form.getlist("logout_token"))
-        return Response(status=200)
-
-    def _see_other(self, url: str) -> Response:
-        response = make_response(redirect(url, 303))
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
 
 @contextmanager
 def _audited() -> Iterator[None]:
@@ -425,60 +273,8 @@ def _audited() -> Iterator[None]:
         yield
     except (SignInFailed, Unavailable) as error:
         reason = error.reason or None
-        log.warning("sign_in_failed", code=error.code, reason=reason, address=_admitted().client)
+        log.warning("sign_in_failed", code=error.code, reason=reason, address=this_request().client)
         raise
-
-
-def _listed(each: Listed, *, current: bool) -> dict[str, Any]:
-    record = each.record
-    return {
-        "id": each.id,
-        "current": current,
-        "created": rfc3339(record.meta.created),
-        "last_seen": rfc3339(record.last_seen),
-        "browser": record.who.get("browser", ""),
-        "address": record.who.get("address", ""),
-    }
-
-
-def _no_content() -> Response:
-    return Response(status=204)
-
-
-def _current() -> BFFSession:
-    return cast("BFFSession", session._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-def _admitted() -> Admitted:
-    return cast("Admitted", request.environ[Admitted.KEY])
-
-
-def _single(name: str) -> str | None:
-    """A query parameter that came at most once."""
-    values = request.args.getlist(name)
-    if len(values) > 1:
-        raise BadRequest(f"{name} came more than once.")
-    return values[0] if values else None
-
-
-def _parameter(name: str) -> str | None:
-    """A parameter for the provider: bounded, and of its kind."""
-    value = _single(name)
-    if value is None:
-        return None
-    if not 0 < len(value) <= _LONGEST_PARAMETER or not value.isprintable():
-        raise BadRequest(f"{name} must be printable text of at most {_LONGEST_PARAMETER} characters.")
-    if name == "max_age" and not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise BadRequest("max_age must be a number of seconds.")
-    return value
-
-
-def _authorization_response() -> dict[str, str]:
-    """The members of the provider's answer; one that comes twice is an attack (RFC 6749 §3.1)."""
-    fields = request.form if request.method == "POST" else request.args
-    if any(len(values) > 1 for _, values in fields.lists()):
-        raise ResponseInvalid(reason="a parameter of the response came twice")
-    return fields.to_dict()
 
 
 def _sha256(text: str) -> str:
