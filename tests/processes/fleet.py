@@ -88,7 +88,7 @@ class Node:
 
     def code(self) -> int:
         """Its exit code, once it has ended."""
-        return self._process.wait(15)
+        return self._process.wait(40)
 
     def kill(self) -> None:
         """End all of it at once, as a machine that loses its power."""

@@ -62,7 +62,7 @@ class ServeProcess:
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; its exit code and everything that it wrote."""
-        code = self._process.wait(15)
+        code = self._process.wait(40)
         return code, self._output.read_text()
 
     def kill(self) -> None:
@@ -96,7 +96,7 @@ def serve_process(
             port, environ, Path(folder) / "output", Path(authorities) if authorities else None
         )
         try:
-            assert until(process.ready, within=15), "it is not ready"
+            assert until(process.ready, within=20), "it is not ready"
             yield process
         finally:
             process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
@@ -171,3 +172,8 @@ def until(condition: Any, within: float = 5) -> bool:
             return True
         time.sleep(0.01)
     return bool(condition())
+
+
+async def happens(condition: Any, within: float = 10) -> bool:
+    """The same in an event loop, which goes on meanwhile; a thread asks for the condition."""
+    return await asyncio.to_thread(until, condition, within)
