@@ -32,6 +32,7 @@ from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
 from bff.settings import Settings, load
+from bff.streams import Streams
 from bff.tokens import TokenSet
 from tests.support.browser import Browser
 from tests.support.provider import CLIENT_ID, CLIENT_SECRET, ScriptedProvider, scripted_provider
@@ -218,15 +219,25 @@ class Stack:
         assert done.status in (200, 303), done.text
         return browser
 
-    def plant(self, tokens: TokenSet | None = None, data: dict[str, Any] | None = None) -> str:
-        """Write a session straight into the store; the value of its cookie."""
+    @property
+    def streams(self) -> Streams:
+        """What watches over the open streams."""
+        plane: Any = self.app
+        streams: Streams = plane._events._streams
+        return streams
+
+    def plant(
+        self, tokens: TokenSet | None = None, data: dict[str, Any] | None = None, *, lives: float = 300
+    ) -> str:
+        """Write a session straight into the store; the value of its cookie. Unless `tokens` are given, they
+        live for so many seconds."""
         settings, sid = self.settings, new_sid()
         codec = Codec(Keyring(settings.keys), settings.redis_prefix)
         lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
         now = self.clock()
         with self.store.client() as client:
             sessions = SessionStore(client, codec, lifetime, self.clock)
-            held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + 300)
+            held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + lives)
             known = data or {WHO: {"claims": [], "hint": "x"}}
             sessions.begin(digest(sid), Meta(now, now, "user"), held, known)
         return sid
