@@ -377,7 +377,7 @@ def test_warnings(stack: Stack, sid: str) -> None:
 
 def test_warned_once(stack: Stack, sid: str) -> None:
     """Nobody is warned of the same end twice; signs of life are no events."""
-    with feed(stack.port, "/bff/events", sent(stack, sid), timeout=3) as stream:
+    with feed(stack.port, "/bff/events", sent(stack, sid), timeout=6) as stream:
         stack.clock.ahead += IDLE - 50
         assert next(stream.named()).name == "session-expiring"
         with pytest.raises(TimeoutError):
