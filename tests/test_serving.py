@@ -574,7 +574,7 @@ def test_stream_that_nobody_reads(untaken: Stack) -> None:
     with line(untaken.port) as connection:
         connection.send(get(untaken, b"/stream"))
         assert until(lambda: untaken.upstream.requests)
-        assert not untaken.upstream.lost(untaken.upstream.requests[0], within=5)
+        assert not untaken.upstream.lost(untaken.upstream.requests[0], within=3)
     untaken.upstream.reset()
 
 
