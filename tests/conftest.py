@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
 from tests.fakes import Backend, FakeClock, Rig, fake_backend
 from tests.support.log import lines
+from tests.support.wire import until
 
 __all__ = ["lines"]
 
@@ -53,22 +53,19 @@ def redis_process() -> Iterator[str]:
         process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             url = f"unix://{socket}"
-            _wait_until_it_answers(url)
+            assert until(lambda: _answers(url), within=20), "redis-server does not answer"
             yield url
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait_until_it_answers(url: str) -> None:
-    for _ in range(200):
-        try:
-            with redis.Redis.from_url(url) as client:
-                client.ping()
-                return
-        except redis.ConnectionError:
-            time.sleep(0.05)
-    raise RuntimeError("redis-server does not answer")
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 @pytest.fixture

@@ -410,7 +410,7 @@ def test_redeem_failure(stack: Stack, browser: Browser, reply: Reply, status: in
 
 def test_redeem_that_hangs(module_store: Store) -> None:
     """Nor does it sign anybody in where the token endpoint does not answer in time."""
-    with running(module_store, provider_timeout_seconds="1") as stack:
+    with running(module_store, provider_timeout_seconds="3") as stack:
         browser = stack.browser()
         response = begin(stack, browser)
         stack.provider.replies["token"] = Reply(delay=10)

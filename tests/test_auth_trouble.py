@@ -156,18 +156,17 @@ def test_a_provider_that_hangs_from_the_start(own_store: Store, down: ScriptedPr
         browser.cookies["bff"] = stack.plant()
         started = Stopwatch()
         assert browser.get("/health/ready").status == 503
-        assert started.own < 0.5
+        assert started.own < 1.5
         assert browser.request("POST", "/bff/logout", CSRF).json() == {"logout_url": "/"}
-        assert started.own < 2.5
+        assert started.own < 4.5
         assert stack.sessions() == []
 
 
 def test_ready_without_being_asked(own_store: Store) -> None:
     """The provider is asked at the start, not by the first visitor."""
     with running(own_store) as stack:
-        assert until(lambda: stack.provider.count("jwks") == 1, within=3)
-        assert stack.browser().get("/health/ready").status == 200
-        assert stack.provider.count("discovery") == 1
+        assert until(lambda: stack.browser().get("/health/ready").status == 200)
+        assert stack.provider.count("discovery") == stack.provider.count("jwks") == 1
 
 
 def test_callbacks_at_a_provider_that_hangs(own_store: Store, down: ScriptedProvider) -> None:

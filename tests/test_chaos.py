@@ -240,7 +240,7 @@ def test_a_front_that_closes_cuts_all_connections(rounds: int) -> None:
     async def run() -> bytes:
         front = Front(free_port(), 1, Ledger(), list)
         await front.open()
-        with socket.create_connection(("127.0.0.1", front.port), timeout=2) as client:
+        with socket.create_connection(("127.0.0.1", front.port), timeout=20) as client:
             for _ in range(rounds):
                 await asyncio.sleep(0)
             await front.close()

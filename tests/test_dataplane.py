@@ -77,8 +77,8 @@ def stack(shared: Stack) -> Stack:
 
 @pytest.fixture
 def hasty(module_store: Store) -> Iterator[Stack]:
-    """One that gives an upstream a second."""
-    with running(module_store, toml=TOML.replace("DOWN", "9"), upstream_timeout_seconds="1") as found:
+    """One that gives an upstream two seconds."""
+    with running(module_store, toml=TOML.replace("DOWN", "9"), upstream_timeout_seconds="2") as found:
         yield found
 
 
@@ -558,7 +558,7 @@ def test_slow_upstream(hasty: Stack) -> None:
     """No answer in time: 504; a route with a time of its own waits longer."""
 
     def script(wire: Wire, request: Request) -> None:
-        time.sleep(1.3)
+        time.sleep(2.4)
         wire.send(ok(b"late"))
 
     hasty.upstream.script = script
@@ -601,27 +601,29 @@ def test_body_that_stops(hasty: Stack) -> None:
 
     def script(wire: Wire, _request: Request) -> None:
         wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf")
-        time.sleep(5)
+        time.sleep(9)
 
     hasty.upstream.script = script
     started = Stopwatch()
     answer = ask(hasty, hasty.plant())
     assert (answer.status, answer.whole) == (200, False)
-    assert started.own < 3
+    assert started.own < 6
 
 
 def test_early_answer(stack: Stack, sid: str) -> None:
     """An upstream that refuses a body before it has come is heard at once."""
+    heard = threading.Event()
 
     def script(wire: Wire, _request: Request) -> object:
         wire.send(ok(b"no", b"connection: close", status=b"403 Forbidden"))
-        time.sleep(0.3)
+        heard.wait(20)
         return False
 
     stack.upstream.script = script
     with line(stack.port) as connection:
         connection.send(head(stack, sid, "POST", "/api", "Content-Length: 1000000") + b"x" * 1000)
         answer = connection.answer()
+        heard.set()
     assert (answer.status, answer.body) == (403, b"no")
 
 
@@ -664,7 +666,7 @@ def test_browser_that_leaves(stack: Stack, sid: str) -> None:
             assert until(lambda: stack.upstream.requests)
             if script is streams:
                 connection._file.read(100_000)
-        assert stack.upstream.lost(stack.upstream.requests[0], within=1), script.__name__
+        assert stack.upstream.lost(stack.upstream.requests[0], within=2), script.__name__
 
 
 def test_browser_that_leaves_while_sending(stack: Stack, sid: str) -> None:
@@ -717,7 +719,7 @@ def test_soak(stack: Stack, sid: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert mixed == []
     assert len(stack.upstream.requests) == 480
 
@@ -748,14 +750,17 @@ def test_refresh_beside_the_request(stack: Stack) -> None:
     old = stack.upstream.requests[-1].get("authorization")
     stack.clock.ahead += 250
 
+    go_on = threading.Event()
+
     def slowly(seen: Seen) -> Reply:
-        time.sleep(0.3)
+        go_on.wait(10)
         return stack.provider._token(seen)
 
     stack.provider.replies["token"] = slowly
     started = Stopwatch()
     second = browser.api("/weather")
-    assert started.own < 0.25
+    assert started.own < 3
+    go_on.set()
     assert (first.status, second.status) == (200, 200)
     assert stack.upstream.requests[-1].get("authorization") == old
     assert until(lambda: stack.provider.count("token") == 2)

@@ -454,13 +454,13 @@ def test_drain(stack: Stack) -> None:
     question = f"GET {ASK} HTTP/1.1\r\nHost: x\r\n{told}".encode()
     with (
         serve_process(
-            stack.provider, stack.store.url, stack.upstream, TOML, **settings, drain_seconds="1"
+            stack.provider, stack.store.url, stack.upstream, TOML, **settings, drain_seconds="6"
         ) as process,
         line(side) as connection,
     ):
         assert connection.send(question).answer().get("connection") == ""
         process.signal(signal.SIGTERM)
-        assert until(lambda: not process.ready(), within=1)
+        assert until(lambda: not process.ready(), within=3)
         answer = connection.send(question).answer()
         assert (answer.status, answer.get("connection")) == (200, "close")
         assert exchange(side, question).status == 200

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.stack import Stack, running, store
 from tests.support.upstream import Request, Wire, ok
+from tests.support.wire import until
 
 ENDS = 20
 PART = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 1000
@@ -69,12 +70,13 @@ def test_ends(stack: Stack, case: str) -> None:
     request = "\r\n".join([*headers, "", ""]).encode()
 
     def connect() -> None:
+        before = len(stack.upstream.requests)
         with socket.create_connection(("127.0.0.1", stack.port)) as client:
             client.sendall(request)
             if read:
                 assert client.recv(65_536)
             else:
-                time.sleep(0.02)
+                assert until(lambda: len(stack.upstream.requests) > before)
 
     connect()
     time.sleep(0.5)

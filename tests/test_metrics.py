@@ -256,7 +256,7 @@ def request_of(stack: Stack, browser: Browser) -> bytes:
 
 def test_a_browser_that_goes(stack: Stack) -> None:
     """A request whose browser hangs up before there is an answer is told from the others."""
-    stack.upstream.script = lambda _wire, _request: time.sleep(0.8)
+    stack.upstream.script = lambda wire, _request: wire.file.read()
     browser = stack.sign_in(stack.browser())
     with (
         counted(stack, "bff_requests_total", route="/items", status="aborted"),
@@ -273,7 +273,7 @@ def test_open_streams(stack: Stack) -> None:
 
     def script(wire: Wire, _request: Request) -> object:
         wire.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        until(lambda: go_on[0])
+        until(lambda: go_on[0], within=30)
         wire.send(b"0\r\n\r\n")
         return True
 
@@ -349,12 +349,12 @@ def test_counting_is_cheap() -> None:
     """What is done at each request takes about a microsecond; ten are allowed, for machines that are busy."""
     tally = Prometheus(["/items"]).tally
     rounds = 20_000
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(rounds):
         tally.answer("/items", 200)
         tally.store.observe(0.0003)
         tally.upstream["/items"].observe(0.003)
-    assert (time.perf_counter() - began) / rounds < 10e-6
+    assert (time.thread_time() - began) / rounds < 10e-6
 
 
 def test_buckets_hold_what_they_say() -> None:

@@ -10,6 +10,7 @@ import pytest
 from bff.errors import ProviderUnavailable
 from bff.provider.cache import Cached
 from tests.support.stopwatch import Stopwatch
+from tests.support.wire import until
 
 
 class Source:
@@ -23,9 +24,11 @@ class Source:
         self.now = 1000.0
         self.hold = threading.Event()
         self.hold.set()
+        self.asked = 0
 
     def __call__(self) -> int:
-        self.hold.wait(5)
+        self.asked += 1
+        assert self.hold.wait(30)
         self.fetched += 1
         if self.down:
             raise ProviderUnavailable("Down.", reason="test")
@@ -203,10 +206,10 @@ def test_nobody_waits_for_a_renewal(source: Source, cached: Cached[int]) -> None
     source.hold.clear()
     thread = threading.Thread(target=cached.get)
     thread.start()
-    time.sleep(0.05)
+    assert until(lambda: source.asked == 2)
     started = Stopwatch()
     assert cached.get() == 1
-    assert started.own < 0.5
+    assert started.own < 3
     source.hold.set()
     thread.join(5)
     assert cached.get() == 2

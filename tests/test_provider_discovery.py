@@ -255,7 +255,7 @@ def test_process_that_stands_still(
     read = transport._read
 
     def read_late(response: requests.Response) -> bytes:
-        time.sleep(0.6)
+        time.sleep(2.5)
         return read(response)
 
     monkeypatch.setattr(transport, "_read", read_late)
@@ -264,10 +264,10 @@ def test_process_that_stands_still(
         threading.Thread(target=_answer_and_hold, args=(listener, answer), daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         if whole:
-            assert get_json(BoundedAdapter(0.3), url) == {"a": 12}
+            assert get_json(BoundedAdapter(2), url) == {"a": 12}
         else:
             with pytest.raises(transport.AnswerBroken):
-                get_json(BoundedAdapter(0.3), url)
+                get_json(BoundedAdapter(2), url)
 
 
 def _answer_and_hold(listener: socket.socket, answer: bytes) -> None:
@@ -285,7 +285,7 @@ def test_handshake_that_drips() -> None:
         started = Stopwatch()
         with pytest.raises(requests.ReadTimeout):
             get_json(BoundedAdapter(0.5), f"https://127.0.0.1:{listener.getsockname()[1]}/")
-        assert started.own < 1.2
+        assert started.own < 3
         assert started.elapsed > 0.3
 
 

@@ -162,6 +162,7 @@ def test_error_code_is_not_quoted(scripted: ScriptedProvider, provider: Provider
 def test_sign_in(scripted: ScriptedProvider) -> None:
     """The code brings claims and tokens, aged from before they were asked for."""
     now = time.time()
+    scripted.clock = lambda: now
     signed_in = sign_in(scripted, client_of(scripted, lambda: now))
     tokens = signed_in.tokens
     assert (signed_in.identity.subject, signed_in.identity.claims["name"]) == (SUBJECT, "Alice Example")

@@ -32,6 +32,7 @@ from bff.sessions.store import Lease, Saved, SessionStore
 from bff.tokens import LoginRequired, Outcome, TokenSet, TryLater, Usable
 from tests.fakes import ISSUER, SUBJECT, FakeClock, FakeProvider, Rig, audit, renewing, token_set
 from tests.support.stopwatch import Stopwatch
+from tests.support.wire import happens
 
 T = TypeVar("T")
 
@@ -115,6 +116,14 @@ def access_token(outcome: Outcome) -> str:
     return outcome.tokens.access_token
 
 
+def weary() -> Outage:
+    """Of a provider that has often failed: the next pause is the longest, 15 s, which no test takes."""
+    outage = Outage(time.monotonic)
+    for _ in range(3):
+        outage.failed(outage=False)
+    return outage
+
+
 # -- when -------------------------------------------------------------------------------------------
 
 
@@ -136,7 +145,7 @@ def test_a_due_token_is_refreshed_beside_the_request(rig: Rig) -> None:
     async def work(refresher: Refresher) -> None:
         began = Stopwatch()
         outcomes = [await refresher.usable(record) for _ in range(20)]
-        assert began.own < 0.2
+        assert began.own < 3
         assert {access_token(outcome) for outcome in outcomes} == {"access-1"}
         assert await asyncio.to_thread(provider.began.wait, 5)
         assert load(rig).generation == 1
@@ -282,7 +291,7 @@ def test_a_provider_in_trouble_is_not_asked_at_every_request(rig: Rig, age: floa
 
     async def work() -> None:
         for _ in range(2):
-            async with process(rig, provider) as refresher:
+            async with process(rig, provider, outage=weary()) as refresher:
                 for _ in range(5):
                     await refresher.usable(record)
                     await refresher.drain()
@@ -299,20 +308,27 @@ def test_the_pause_grows_and_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatc
     provider = FakeProvider(
         lambda tokens, number: RefreshFailed("503") if answers[number - 1] else Refreshed(tokens)
     )
-    record, pauses = aged(rig, DUE), []
+    record, store, pauses = aged(rig, DUE), flaky(rig), list[float]()
+    release = store.release
+
+    def noting(record: SessionRecord, owner: str, pause: float = 0) -> None:
+        release(record, owner, pause)
+        pauses.append(pause)
+
+    monkeypatch.setattr(store, "release", noting)
 
     async def work(refresher: Refresher) -> None:
-        for failed in answers:
+        for _ in answers:
             await refresher.usable(load(rig))
             await refresher.drain()
             await asyncio.sleep(0.01)
-            if failed:
-                pauses.append(round(rig.client.pttl(record.key + ":lease") / 1000))
+            assert rig.client.pttl(record.key + ":lease") <= pauses[-1] * 1000
             rig.client.delete(record.key + ":lease")
             clock.advance(20)
 
     clock = FakeClock()
-    run(rig, provider, work, outage=Outage(clock))
+    run(rig, provider, work, outage=Outage(clock), store=store)
+    del pauses[answers.index(False)]
     assert pauses == [2, 4, 8, 15, 15, 2]
 
 
@@ -358,20 +374,36 @@ def test_after_the_pause_it_is_tried_again(rig: Rig) -> None:
     assert access_token(run(rig, provider, work)) == "access-3"
 
 
-def test_in_a_pause_not_every_request_asks_redis(rig: Rig) -> None:
+def test_in_a_pause_not_every_request_asks_redis(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that is merely due: between two tries the requests go on with it and ask nobody."""
+    monkeypatch.setattr("bff.refresh.REST_SECONDS", 30)
     record, provider, store = aged(rig, DUE), failing(), flaky(rig)
 
     async def work(refresher: Refresher) -> None:
         for _ in range(30):
             assert access_token(await refresher.usable(record)) == "access-1"
             await asyncio.sleep(0.01)
-        asked = store.leases
-        assert 1 <= asked <= 3
-        await asyncio.sleep(0.3)
-        await refresher.usable(record)
         await refresher.drain()
-        assert store.leases == asked + 1
+        assert access_token(await refresher.usable(record)) == "access-1"
+        await refresher.drain()
+        assert store.leases == 1
+
+    run(rig, provider, work, store=store)
+
+
+def test_after_a_rest_redis_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause of the session may be over, by what another process has found out."""
+    monkeypatch.setattr("bff.refresh.REST_SECONDS", 0.05)
+    record, provider, store = aged(rig, DUE), failing(), flaky(rig)
+
+    async def work(refresher: Refresher) -> None:
+        watch = Stopwatch()
+        while store.leases < 2 and watch.own < 10:
+            assert access_token(await refresher.usable(record)) == "access-1"
+            await refresher.drain()
+            await asyncio.sleep(0.01)
+        assert store.leases == 2
+        assert watch.elapsed > 0.05
 
     run(rig, provider, work, store=store)
 
@@ -405,13 +437,13 @@ def test_an_id_token_that_cannot_be_judged_loses_nothing(
         return first, second
 
     with capture_logs() as logs:
-        first, second = run(rig, provider, work)
+        first, second = run(rig, provider, work, outage=weary())
     assert provider.redeemed == ["refresh-1", "refresh-new"]
     assert load(rig).tokens.access_token == "access-3"
     assert provider.revoked == []
     assert [entry["event"] for entry in logs] == ["refresh_failed"]
     if age == DEAD:
-        assert first == TryLater(2)
+        assert first == TryLater(15)
         assert access_token(second) == "access-3"
     else:
         assert access_token(first) == access_token(second) == "access-1"
@@ -445,7 +477,7 @@ def test_waiting_ends_two_seconds_after_the_providers_deadline(
     async def work(refresher: Refresher) -> Outcome:
         watch = Stopwatch()
         outcome = await refresher.usable(record)
-        assert watch.own < 1
+        assert watch.own < 5
         assert watch.elapsed > 0.25
         provider.go_on.set()
         return outcome
@@ -476,7 +508,16 @@ def test_a_lease_does_not_run_out_while_its_redeem_waits_for_a_thread(
 ) -> None:
     """With every thread busy at a slow provider, another process must not redeem the same token."""
     monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.05)
-    provider = FakeProvider(lambda tokens, _: Refreshed(_next(rig, tokens)), delay=0.3)
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 30)
+    began, go_on = threading.Event(), threading.Event()
+
+    def answer(tokens: TokenSet, _: int) -> RefreshResult:
+        if tokens.refresh_token == "refresh-a":
+            began.set()
+            assert go_on.wait(30)
+        return Refreshed(_next(rig, tokens))
+
+    provider = FakeProvider(answer)
     records = [rig.begin(letter * 43, token_set(rig.clock, letter, lives=LIFE)) for letter in "abc"]
     rig.clock.advance(DEAD)
 
@@ -486,9 +527,11 @@ def test_a_lease_does_not_run_out_while_its_redeem_waits_for_a_thread(
             process(rig, provider, threads=1, deadline=0.35) as two,
         ):
             first = [asyncio.create_task(one.usable(record)) for record in records]
-            await asyncio.sleep(0.5)
-            second = [asyncio.create_task(two.usable(record)) for record in reversed(records)]
-            await asyncio.gather(*first, *second)
+            assert await asyncio.to_thread(began.wait, 10)
+            await asyncio.sleep(0.5)  # a lease lasts for 0.4 s
+            await asyncio.gather(*[two.usable(record) for record in records[:0:-1]])
+            go_on.set()
+            await asyncio.gather(*first)
 
     asyncio.run(work())
     assert sorted(str(token) for token in provider.redeemed) == ["refresh-a", "refresh-b", "refresh-c"]
@@ -498,10 +541,10 @@ def test_a_redeem_that_takes_longer_than_the_lease_keeps_it(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Discovery, keys and redeem may each take the provider's deadline: the lease is kept all along."""
-    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
-    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 5)
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 2.9)
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 30)
     monkeypatch.setattr("bff.sessions.store.ANSWERED_SECONDS", 0.05)
-    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=1.2)
+    record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock), delay=3.8)
 
     async def work() -> list[Outcome]:
         async with process(rig, provider, deadline=0.1) as one, process(rig, provider, deadline=0.1) as two:
@@ -516,6 +559,8 @@ class Frozen(FakeProvider):
 
     meanwhile: Callable[[], None]
     asked = 0
+    seconds = 1000.0
+    """What its clock shows."""
 
     def refresh(
         self, tokens: TokenSet, same_user: SameUser, before: Callable[[], None] = lambda: None
@@ -528,13 +573,21 @@ class Frozen(FakeProvider):
         return super().refresh(tokens, same_user, stopped)
 
 
-def test_a_process_that_stood_still_does_not_redeem(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after the lease, awake when it has run out and another process has redeemed: it looks again."""
+@pytest.fixture
+def frozen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Frozen:
+    """One whose lease may have run out after a tenth of a second, by a clock that only the test moves."""
+    provider = Frozen(renewing(rig.clock))
     monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
-    record, provider = aged(rig, DEAD), Frozen(renewing(rig.clock))
+    monkeypatch.setattr("bff.refresh._seconds", lambda: provider.seconds)
+    return provider
+
+
+def test_a_process_that_stood_still_does_not_redeem(rig: Rig, frozen: Frozen) -> None:
+    """Stopped after the lease, awake when it has run out and another process has redeemed: it looks again."""
+    record, provider = aged(rig, DEAD), frozen
 
     def meanwhile() -> None:
-        time.sleep(0.15)
+        provider.seconds += 0.15
         rig.store.save_tokens(record, token_set(rig.clock, "other"))
         rig.client.delete(record.key + ":lease")
 
@@ -544,22 +597,20 @@ def test_a_process_that_stood_still_does_not_redeem(rig: Rig, monkeypatch: pytes
     assert provider.asked == 1
 
 
-def test_a_process_that_stood_still_leaves_the_redeem_to_another(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_stood_still_leaves_the_redeem_to_another(rig: Rig, frozen: Frozen) -> None:
     """Awake while another process is redeeming: it waits for that one."""
-    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
-    record, provider = aged(rig, DEAD), Frozen(renewing(rig.clock))
+    record, provider = aged(rig, DEAD), frozen
 
     def meanwhile() -> None:
-        time.sleep(0.15)
+        provider.seconds += 0.15
         rig.client.set(record.key + ":lease", "another", ex=60)
 
     provider.meanwhile = meanwhile
 
     async def work(refresher: Refresher) -> Outcome:
         waiting = asyncio.create_task(refresher.usable(record))
-        await asyncio.sleep(0.5)
+        assert await happens(lambda: rig.client.get(record.key + ":lease") == b"another")
+        await asyncio.sleep(0.3)  # it asks now and then
         rig.store.save_tokens(record, token_set(rig.clock, "other"))
         return await waiting
 
@@ -567,22 +618,25 @@ def test_a_process_that_stood_still_leaves_the_redeem_to_another(
     assert provider.redeemed == []
 
 
-def test_a_process_whose_keys_came_late_keeps_its_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_whose_keys_came_late_keeps_its_lease(rig: Rig, frozen: Frozen) -> None:
     """The lease is asked for again, lasts from then on, and the redeem goes on."""
-    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
-    record, provider, store = aged(rig, DEAD), Frozen(renewing(rig.clock)), flaky(rig)
+    record, provider, store = aged(rig, DEAD), frozen, flaky(rig)
     left = []
+
+    def meanwhile() -> None:
+        provider.seconds += 0.3
+        rig.client.pexpire(record.key + ":lease", 60_000)  # to be seen to be set anew
 
     def answer(tokens: TokenSet, number: int) -> RefreshResult:
         left.append(rig.client.pttl(record.key + ":lease") / 1000)
         return renewing(rig.clock)(tokens, number)
 
-    provider.meanwhile, provider.answer = lambda: time.sleep(0.3), answer
+    provider.meanwhile, provider.answer = meanwhile, answer
     assert access_token(run(rig, provider, lambda refresher: refresher.usable(record), store=store)) == (
         "access-2"
     )
     assert store.leases == 2
-    assert 5.0 < left[0] <= 5.1
+    assert 0 < left[0] <= 5.1
 
 
 # -- answers that end something ---------------------------------------------------------------------
@@ -801,21 +855,24 @@ def test_a_save_that_waits_for_redis_has_no_turn(rig: Rig, monkeypatch: pytest.M
 
 def test_a_redis_that_is_away_for_longer_than_the_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redeemed, not saved, lease run out: when Redis is back, the answered redeem is not sent again."""
-    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.05)
-    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 5)
+    monkeypatch.setattr("bff.refresh.WAIT_MARGIN_SECONDS", 30)
+    monkeypatch.setattr("bff.sessions.store.ANSWERED_SECONDS", 10)
     record, provider = aged(rig, DEAD), FakeProvider(renewing(rig.clock))
-    store = flaky(rig)
-    store.down = 8  # nearly a second; the lease lasts for a seventh of one
+    store, others = flaky(rig), flaky(rig)
+    store.down = 1_000
 
     async def work() -> list[Outcome]:
         async with (
             process(rig, provider, deadline=0.1, store=store) as one,
-            process(rig, provider, deadline=0.1) as two,
+            process(rig, provider, deadline=0.1, store=others) as two,
         ):
             first = asyncio.create_task(one.usable(record))
-            await asyncio.sleep(0.4)
+            assert await happens(lambda: store.down < 1_000)
             rig.client.delete(record.key + ":lease")  # what Redis held of it is over
-            return list(await asyncio.gather(first, two.usable(record)))
+            second = asyncio.create_task(two.usable(record))
+            assert await happens(lambda: others.leases >= 2)
+            store.down = 0
+            return list(await asyncio.gather(first, second))
 
     assert [access_token(outcome) for outcome in asyncio.run(work())] == ["access-2"] * 2
     assert provider.redeemed == ["refresh-1"]
@@ -866,7 +923,7 @@ def test_a_lease_that_could_not_be_released_is_released_later(
     async def work(refresher: Refresher) -> Outcome:
         outcome = await refresher.usable(record)
         assert rig.store.lease(load(rig), "me", 1) is Lease.HELD
-        await asyncio.sleep(0.4)
+        assert await happens(lambda: rig.store.lease(load(rig), "me", 1) is not Lease.HELD)
         assert rig.store.lease(load(rig), "me", 1) is Lease.PAUSE
         return outcome
 
@@ -887,7 +944,7 @@ def test_a_lease_whose_answer_was_lost_holds_nobody_up(rig: Rig, monkeypatch: py
                 await one.usable(record)
             began = Stopwatch()
             outcome = await two.usable(record)
-            assert began.own < 2
+            assert began.own < 5
             return outcome
 
     assert access_token(asyncio.run(work())) == "access-2"
@@ -899,16 +956,17 @@ def test_a_lease_that_cannot_be_given_back_is_left_to_run_out(
 ) -> None:
     """Nobody tries for ever: once Redis has forgotten it by itself, it is forgotten here as well."""
     monkeypatch.setattr("bff.sessions.unreleased.AGAIN_SECONDS", 0.02)
-    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr("bff.refresh.LEASE_MARGIN_SECONDS", 1.9)
     record, provider, store = aged(rig, DEAD), FakeProvider(renewing(rig.clock)), flaky(rig)
     store.releases_down = 10_000
 
     async def work(refresher: Refresher) -> None:
         await refresher.usable(record)
-        await asyncio.sleep(0.5)
+        assert await happens(lambda: store.releases_down < 9_999), "it is tried again"
+        assert await happens(lambda: not refresher._unreleased._open)
         left = store.releases_down
         await asyncio.sleep(0.2)
-        assert store.releases_down == left < 9_999
+        assert store.releases_down == left
 
     run(rig, provider, work, deadline=0.1, store=store)
 

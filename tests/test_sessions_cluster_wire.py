@@ -18,6 +18,7 @@ from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
 from tests.support.redis_peer import HANG, HANG_UP, Command, Peer, array, bulk, echo, peer
 from tests.support.stopwatch import Stopwatch
+from tests.support.wire import happens
 
 HALF = 8192
 LOW, HIGH = "{b}", "{a}"  # slots 3300 and 15495
@@ -259,8 +260,7 @@ def test_nodes_that_have_left_are_let_go() -> None:
             stage.holders = [2, 1]
             stage.play(0, stage.moved(2))
             assert await wire.ask(b"GET", LOW) == LOW.encode()
-            await asyncio.sleep(0.3)
-            assert [node.open for node in stage.nodes] == [0, 1, 1]
+            assert await happens(lambda: [node.open for node in stage.nodes] == [0, 1, 1])
             await wire.close()
 
     run(test())

@@ -26,6 +26,7 @@ from bff.sessions.store import SessionStore
 from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
 from tests.fakes import KEY
+from tests.support.stack import be_patient_with_redis
 from tests.support.stopwatch import Stopwatch
 
 
@@ -38,11 +39,11 @@ CODEC, LIFETIME = Codec(Keyring([KEY]), "t:"), Lifetime(1800, 28800)
 
 
 @pytest.fixture
-def closed_port() -> str:
-    """The URL of a port on which nobody listens."""
+def closed_port() -> Iterator[str]:
+    """The URL of a port on which nobody listens, nor will."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"redis://127.0.0.1:{probe.getsockname()[1]}"
+        yield f"redis://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -94,8 +95,9 @@ def test_a_redis_that_hangs_is_given_up(ask: type, silent_port: str, monkeypatch
     assert caught.value.reason == "Redis: TimeoutError"
 
 
-def test_threads_wait_for_a_free_connection(redis_url: str) -> None:
+def test_threads_wait_for_a_free_connection(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More threads than connections is a short wait and no error."""
+    be_patient_with_redis(monkeypatch)
     with connect(redis_url, connections=1) as client:
         answers = []
         threads = [

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,15 +17,15 @@ from bff.sessions.ending import Reason
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import Codec, digest
 from bff.sessions.store import SessionStore
-from bff.streams import Streams
+from bff.streams import BEAT_TICKS, LOOK_SECONDS, Streams
 from bff.tokens import TokenSet
-from tests.fakes import Rig
+from tests.fakes import FakeClock, Rig
 from tests.support.browser import CSRF
 from tests.support.events import Feed, feed
 from tests.support.stack import Stack, Store, running, store
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import Request, Wire, ok
-from tests.support.wire import until
+from tests.support.wire import at_rest, happens, until
 
 TOML = """
 [[routes]]
@@ -32,7 +33,13 @@ path = "/events"
 upstream = "UPSTREAM"
 methods = ["GET", "POST"]
 stream = "sse"
-timeout_seconds = 1
+timeout_seconds = 9
+
+[[routes]]
+path = "/hasty"
+upstream = "UPSTREAM"
+stream = "sse"
+timeout_seconds = 2
 
 [[routes]]
 path = "/patient"
@@ -51,8 +58,8 @@ anonymous = true
 path = "/plain"
 upstream = "UPSTREAM"
 """
-IDLE, ABSOLUTE = 100, 200
-"""Of sessions here, in seconds; warnings come a tenth before."""
+IDLE, ABSOLUTE = 1000, 2000
+"""Of sessions here, in seconds; warnings come a minute before."""
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 
 
@@ -81,12 +88,13 @@ def stack(shared: Stack) -> Iterator[Stack]:
     yield shared
     shared.clock.ahead = 0
     shared.upstream.hang_up()
+    assert until(lambda: shared.streams._taken == 0), "all places are free again"
 
 
 @pytest.fixture
 def sid(stack: Stack) -> str:
     """The cookie of a signed-in browser."""
-    return stack.plant()
+    return stack.plant(lives=1e6)
 
 
 def sent(stack: Stack, sid: str | None, **more: str) -> dict[str, str]:
@@ -130,14 +138,27 @@ def silent(wire: Wire, _request: Request) -> object:
 
 
 def test_events_come_at_once(stack: Stack, sid: str) -> None:
-    """Each event of an upstream reaches the browser as it is sent; nothing on the way may collect them."""
-    stack.upstream.script = ticking()
+    """Each event of an upstream reaches the browser before the next one is sent; nothing on the way may
+    collect them."""
+    taken = threading.Semaphore(0)
+
+    def one_by_one(wire: Wire, request: Request) -> object:
+        wire.body(request)
+        wire.send(STREAM_HEAD)
+        for number in range(10):
+            wire.send(f"data: {number}\n\n".encode())
+            taken.acquire(timeout=20)
+        wire.file.read()
+        return False
+
+    stack.upstream.script = one_by_one
     with feed(stack.port, "/events/x?y=1", sent(stack, sid, **{"Last-Event-ID": "41"})) as stream:
         assert (stream.status, dict(stream.headers)["content-type"]) == (200, "text/event-stream")
         assert dict(stream.headers)["x-accel-buffering"] == "no"
         assert dict(stream.headers)["cache-control"] == "no-store"
-        events = [event for event, _ in zip(stream, range(10), strict=False)]
-    assert max(event.at - float(event.text) for event in events) < 0.1
+        for number, event in zip(range(10), stream, strict=False):
+            assert event.text == str(number)
+            taken.release()
     (seen,) = stack.upstream.requests
     assert (seen.target, seen.get("last-event-id")) == ("/events/x?y=1", "41")
     assert (seen.get("authorization"), seen.all("cookie")) == ("Bearer planted", [])
@@ -147,15 +168,15 @@ def test_events_come_at_once(stack: Stack, sid: str) -> None:
 def test_silence_is_no_end(stack: Stack, sid: str) -> None:
     """Between two events an API may be silent for longer than its route's time-out, which is for the head."""
     stack.upstream.script = silent
-    with feed(stack.port, "/events", sent(stack, sid)) as stream:
+    with feed(stack.port, "/hasty", sent(stack, sid)) as stream:
         assert stream.status == 200
-        assert stream.lives_for(2.5)
+        assert stream.lives_for(3.5)
 
 
 def test_slow_head(stack: Stack, sid: str) -> None:
     """The time-out of the route is for the head of the stream."""
-    stack.upstream.script = lambda wire, _: time.sleep(3)
-    with feed(stack.port, "/events", sent(stack, sid)) as stream:
+    stack.upstream.script = lambda wire, _: wire.file.read()
+    with feed(stack.port, "/hasty", sent(stack, sid)) as stream:
         assert stream.status == 504
 
 
@@ -173,10 +194,7 @@ def test_what_the_browser_does_not_take_is_not_read(stack: Stack, sid: str) -> N
     with feed(stack.port, "/events", sent(stack, sid), reads=False) as stream:
         assert stream.status == 200
         assert until(lambda: len(pushed) > 2)
-        time.sleep(1)
-        stopped = len(pushed)
-        time.sleep(0.5)
-        assert len(pushed) == stopped, "it is held back"
+        assert at_rest(lambda: len(pushed)), "it is held back"
         assert sum(pushed) < 20_000_000
         with sessions(stack) as elsewhere:
             elsewhere.end(digest(sid))
@@ -246,9 +264,7 @@ def test_streams_end_with_the_session(stack: Stack, sid: str, ending: str) -> No
     """Within two seconds of the session's end its streams end, and the browser is told why."""
     end, reason = ENDINGS[ending]
     stack.upstream.script = silent
-    other = stack.plant(
-        tokens=TokenSet(access_token="a", obtained_at=stack.clock(), expires_at=stack.clock() + 1e6)
-    )
+    other = stack.plant(lives=1e6)
     with (
         feed(stack.port, "/bff/events", sent(stack, sid)) as told,
         feed(stack.port, "/events", sent(stack, sid)) as proxied,
@@ -301,10 +317,14 @@ def test_answers_cut_short_do_not_look_whole(stack: Stack, sid: str) -> None:
 
 def test_a_stream_that_has_not_begun(stack: Stack, sid: str) -> None:
     """Where the session ends before the API has answered, the answer is ours."""
-    stack.upstream.script = lambda wire, _: wire.file.read()
+
+    def forgets(wire: Wire, _request: Request) -> object:
+        forget(stack, sid)
+        return wire.file.read() != b""
+
+    stack.upstream.script = forgets
     browser = stack.browser()
     browser.cookies["bff"] = sid
-    threading.Timer(0.2, forget, (stack, sid)).start()
     answer = browser.api("/patient")
     assert (answer.status, answer.code) == (401, "session_expired")
     assert stack.upstream.lost(stack.upstream.requests[0]), "nobody waits for the API any more"
@@ -320,12 +340,12 @@ def test_a_session_that_ends_with_its_tokens(stack: Stack) -> None:
     ):
         record = elsewhere.load(digest(sid))
         assert record is not None
-        elsewhere.save_tokens(record, TokenSet(access_token="b", obtained_at=now, expires_at=now + 60))
-        time.sleep(1.5)
+        elsewhere.save_tokens(record, TokenSet(access_token="b", obtained_at=now, expires_at=now + 90))
+        assert until(lambda: [each.generation for each in stack.streams._watched.values()] == [2])
         stack.clock.ahead += 55
         assert stream.lives_for(2.5)
-        stack.clock.ahead += 6
-        assert stream.ends_within(2)
+        stack.clock.ahead += 36
+        assert stream.ends_within(3)
 
 
 # -- warnings ---------------------------------------------------------------------------------------
@@ -333,35 +353,41 @@ def test_a_session_that_ends_with_its_tokens(stack: Stack) -> None:
 
 def test_warnings(stack: Stack, sid: str) -> None:
     """Before the idle end there is one warning, after a slide another; and one before the absolute end."""
+
+    def warned(end: float, most: int) -> bool:
+        """Whether the next event warns of that end, and tells the seconds that are left: `most` at most."""
+        event = next(events)
+        return event.name == "session-expiring" and end - stack.clock() - 1 < event.data["seconds"] <= most
+
     with feed(stack.port, "/bff/events", sent(stack, sid)) as stream, sessions(stack) as elsewhere:
         events = stream.named()
-        stack.clock.ahead += IDLE - 8
-        first = next(events)
-        assert (first.name, first.data["seconds"] in (6, 7, 8)) == ("session-expiring", True)
         record = elsewhere.load(digest(sid))
         assert record is not None
+        stack.clock.ahead += IDLE - 50
+        assert warned(record.last_seen + IDLE, most=50)
+        idle_end = elsewhere.slide(record)
+        stack.clock.ahead += IDLE - 50
+        assert warned(idle_end, most=50)
         elsewhere.slide(record)
-        stack.clock.ahead += IDLE - 8
-        second = next(events)
-        assert (second.name, second.data["seconds"] in (6, 7, 8)) == ("session-expiring", True)
-        elsewhere.slide(record)
-        third = next(events)  # the absolute end comes first now
-        assert (third.name, third.data["seconds"] in range(10, 17)) == ("session-expiring", True)
-        stack.clock.ahead += 17
+        stack.clock.ahead += 42  # the absolute end comes first now
+        assert warned(record.meta.created + ABSOLUTE, most=58)
+        stack.clock.ahead += 60
         assert [event.data for event in events] == [{"reason": "expired"}]
 
 
 def test_warned_once(stack: Stack, sid: str) -> None:
     """Nobody is warned of the same end twice; signs of life are no events."""
-    with feed(stack.port, "/bff/events", sent(stack, sid), timeout=3) as stream:
-        stack.clock.ahead += IDLE - 9
+    with feed(stack.port, "/bff/events", sent(stack, sid), timeout=6) as stream:
+        stack.clock.ahead += IDLE - 50
         assert next(stream.named()).name == "session-expiring"
         with pytest.raises(TimeoutError):
             next(stream.named())
 
 
-def test_signs_of_life(stack: Stack, sid: str) -> None:
+def test_signs_of_life(stack: Stack, sid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment comes every fifteen seconds, and a time to come back after at the beginning."""
+    assert BEAT_TICKS * LOOK_SECONDS == 15
+    monkeypatch.setattr("bff.streams.LOOK_SECONDS", 0.1)  # a second and a half
     with feed(stack.port, "/bff/events", sent(stack, sid), timeout=17) as stream:
         found = [next(iter(stream)) for _ in range(2)]
         assert [event.name for event in found] == ["", ""]
@@ -502,18 +528,22 @@ def test_streams_of_a_worker_are_bounded(stack: Stack) -> None:
 
 
 def test_a_store_that_is_away_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams outlive a short outage of Redis; in a long one they end, without a word about the session; and
-    an end that comes during it is still told."""
-    monkeypatch.setattr("bff.streams.BLIND_SECONDS", 4.0)
+    """Streams outlive a short outage of Redis; in one of half a minute they end, without a word about the
+    session; and an end that comes during it is still told."""
+    clock = FakeClock(1000)
+    monkeypatch.setattr("bff.streams.time", SimpleNamespace(monotonic=clock))
     with store() as own, running(own, toml=TOML) as stack:
         sid = stack.plant()
         with feed(stack.port, "/bff/events", sent(stack, sid)) as stream:
             own.stop()
+            clock.advance(20)
             assert stream.lives_for(2)
             own.start()
-            assert stream.lives_for(1.5)
+            assert until(lambda: {each.seen_at for each in stack.streams._watched.values()} == {clock.now})
             own.stop()
+            clock.advance(20)
             assert stream.lives_for(2)
+            clock.advance(11)
             assert stream.ends_within(5)
             assert stream.ended_well
         own.start()
@@ -529,7 +559,7 @@ def test_shutting_down_before_the_head(module_store: Store) -> None:
         thread = threading.Thread(target=lambda: answers.append(browser.api("/patient")))
         thread.start()
         assert until(lambda: stack.upstream.requests)
-    thread.join(5)
+    thread.join(30)
     assert (answers[0].status, answers[0].code) == (503, "store_unavailable")
 
 
@@ -571,7 +601,7 @@ def test_a_stream_that_fails_keeps_no_other_open(monkeypatch: pytest.MonkeyPatch
         reader = rig.reader()
         streams = Streams(reader, gone, rig.lifetime, rig.clock, per_session=9, per_worker=9)
         with streams.watch(record, Broken()), streams.watch(record, Sound()):
-            await asyncio.sleep(0.1)
+            assert await happens(lambda: bool(told))
         await reader.close()
 
     monkeypatch.setattr("bff.streams.LOOK_SECONDS", 0.01)

@@ -94,7 +94,7 @@ def test_nobody_waits_for_ever() -> None:
         watch = Stopwatch()
         with turn, aside():
             pass
-        assert watch.own < 1
+        assert watch.own < 4
         assert not holder.done()
         go_on.set()
         holder.result()

@@ -70,7 +70,7 @@ class CertifiedProvider:
         """End all grants, as an administrator does, and tell no client."""
         before = self._told_of("grants ended")
         self._process.send_signal(signal.SIGUSR2)
-        assert until(lambda: self._told_of("grants ended") > before, within=5)
+        assert until(lambda: self._told_of("grants ended") > before, within=15)
 
     def mark(self) -> int:
         """How much has happened until now."""

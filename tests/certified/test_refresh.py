@@ -28,8 +28,15 @@ def test_rotation(stage: Stage, name: str) -> None:
 
     assert until(changed, within=15), bearers
     assert provider.user_info(visitor.bearer()).status_code == 200
-    rotated = [each["number"] for each in provider.events(mark) if each["event"] == "refresh token rotated"]
-    assert len(rotated) == len(set(rotated)) == provider.count("granted", mark, type="refresh_token") >= 2
+
+    def rotated() -> list[object]:
+        return [each["number"] for each in provider.events(mark) if each["event"] == "refresh token rotated"]
+
+    def granted() -> int:
+        return provider.count("granted", mark, type="refresh_token")
+
+    assert until(lambda: len(rotated()) == granted()), "none is under way any more"
+    assert len(rotated()) == len(set(rotated())) >= 2
     assert provider.troubles(mark) == []
     assert provider.count("grant revoked", mark) == 0
     assert visitor.claims()["email"] == "ada@example.com"

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +23,7 @@ from tests.check.conftest import Setup
 from tests.conftest import NO_REDIS
 from tests.support.stopwatch import Stopwatch
 from tests.support.upstream import ScriptedUpstream, says
+from tests.support.wire import until
 from tests.test_settings import BASE
 
 
@@ -40,19 +40,19 @@ def server() -> Iterator[redis.Redis]:
         process = subprocess.Popen([program, *options, "--save", ""], stdout=subprocess.DEVNULL)
         try:
             with redis.Redis(unix_socket_path=str(path)) as client:
-                end = time.monotonic() + 5
-                while True:
-                    try:
-                        client.ping()
-                        break
-                    except redis.ConnectionError:
-                        assert time.monotonic() < end
-                        time.sleep(0.01)
+                assert until(lambda: _answers(client), within=20), "redis-server does not answer"
                 client.port = port
                 yield client
         finally:
             process.kill()
             process.wait()
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def use(setup: Setup, server: redis.Redis, credentials: str = "") -> None:

@@ -11,12 +11,18 @@ from bff.sessions.wiring import wire_to
 from bff.settings import parse_redis_url
 from tests.fakes import Backend, fake_backend
 from tests.support.redis_servers import Cluster, cluster
+from tests.support.stack import be_patient_with_redis
 
 BACKENDS = [
     "fakeredis",
     pytest.param("redis-server", marks=pytest.mark.redis_server),
     pytest.param("cluster", marks=pytest.mark.redis_server),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_patient_with_redis(monkeypatch)
 
 
 @pytest.fixture(scope="package")

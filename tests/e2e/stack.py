@@ -103,7 +103,7 @@ class LiveStack:
         """Stop by a signal; the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def children(self) -> list[str]:
         """Command lines of processes that carry this stack's state directory in their environment, or

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.e2e.stack import CSRF, LiveStack, sign_in
+from tests.support.wire import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -29,9 +30,7 @@ def test_a_signal_while_starting_stops_everything(empty_state: Path) -> None:
     """A signal that comes before the stack is ready is obeyed as well."""
     live = LiveStack(empty_state)
     live.launch()
-    until = time.monotonic() + 20
-    while "starting" not in live.log and time.monotonic() < until:
-        time.sleep(0.02)
+    assert until(lambda: "starting" in live.log, within=20)
     time.sleep(0.3)
     assert live.stop() == 0
     assert live.children() == []
@@ -41,10 +40,7 @@ def test_a_killed_supervisor_leaves_nothing(empty_state: Path) -> None:
     """Even kill -9 of `bff dev` leaves no process behind."""
     live = LiveStack(empty_state).start()
     live.stop(signal.SIGKILL)
-    until = time.monotonic() + 15
-    while live.children() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert live.children() == []
+    assert until(lambda: live.children() == [], within=15)
 
 
 def test_a_port_in_use_is_named(empty_state: Path) -> None:
@@ -53,7 +49,7 @@ def test_a_port_in_use_is_named(empty_state: Path) -> None:
     with socket.create_server(("127.0.0.1", live.ports[1])):
         live.launch()
         assert live.process is not None
-        assert live.process.wait(20) == 1
+        assert live.process.wait(60) == 1
     assert f"127.0.0.1:{live.ports[1]} (API_BIND)" in live.log
     assert "Traceback" not in live.log
     assert live.children() == []
@@ -68,7 +64,7 @@ def test_a_part_that_dies_ends_the_stack(empty_state: Path) -> None:
             line = _command(process)
             if line.endswith("-m bff api") and str(empty_state) in _environ(process):
                 os.kill(int(process.name), signal.SIGKILL)
-    assert live.process.wait(20) == 1
+    assert live.process.wait(60) == 1
     assert re.search(r"^bff: api ended", live.log, re.MULTILINE)
     assert live.children() == []
 
@@ -78,7 +74,7 @@ def test_a_wrong_setting_is_named(empty_state: Path) -> None:
     live = LiveStack(empty_state, {"BFF_SESSION_IDLE_SECONDS": "soon"})
     live.launch()
     assert live.process is not None
-    assert live.process.wait(30) == 1
+    assert live.process.wait(60) == 1
     assert "BFF_SESSION_IDLE_SECONDS" in live.log
     assert "Traceback" not in live.log
     assert live.children() == []
@@ -103,7 +99,7 @@ def test_production_is_refused(empty_state: Path) -> None:
     live = LiveStack(empty_state, {"BFF_ENV": "production"})
     live.launch()
     assert live.process is not None
-    assert live.process.wait(20) == 2
+    assert live.process.wait(60) == 2
     assert "development" in live.log
 
 
@@ -138,7 +134,7 @@ def test_two_parts_on_one_port(empty_state: Path) -> None:
     live.ports[1] = live.ports[0]
     live.launch()
     assert live.process is not None
-    assert live.process.wait(20) == 1
+    assert live.process.wait(60) == 1
     assert f"API_BIND and BFF_BIND have the same port, {live.ports[0]}" in live.log
     assert live.children() == []
 
@@ -148,7 +144,7 @@ def test_an_address_that_is_not_here(empty_state: Path) -> None:
     live = LiveStack(empty_state, {"API_BIND": "192.0.2.1:5001"})
     live.launch()
     assert live.process is not None
-    assert live.process.wait(20) == 1
+    assert live.process.wait(60) == 1
     assert "cannot listen on 192.0.2.1:5001 (API_BIND)" in live.log
     assert "in use" not in live.log
 

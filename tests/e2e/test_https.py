@@ -63,7 +63,7 @@ def told(stack: LiveStack, heading: str) -> str:
 def run(command: str, home: Path) -> None:
     """Run a command as that person."""
     environ = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
-    subprocess.run(["sh", "-c", command], env=environ, check=True, capture_output=True, timeout=20)
+    subprocess.run(["sh", "-c", command], env=environ, check=True, capture_output=True, timeout=60)
 
 
 # -- by HTTP --------------------------------------------------------------------------------------------

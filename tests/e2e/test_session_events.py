@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = needs_browser
-SOON = 3_000
+SOON = 8_000
 """Milliseconds in which the page must know; it asks by itself every two minutes only."""
 TOML = """
 [[routes]]

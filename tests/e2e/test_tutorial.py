@@ -57,7 +57,7 @@ class Reader:
             env=self.environ(),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=True,
         )
         return done.stdout

@@ -1,4 +1,4 @@
-"""Two nodes for most tests: patient ones, as by default, and ones that give the provider a second."""
+"""Two nodes for most tests: patient ones, as by default, and ones that give the provider two seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def patient_fleet() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="package")
 def quick_fleet() -> Iterator[Fleet]:
-    with fleet(2, provider_timeout_seconds="1") as found:
+    with fleet(2, provider_timeout_seconds="2") as found:
         yield found
 
 
@@ -30,6 +30,6 @@ def patient(patient_fleet: Fleet) -> Fleet:
 
 @pytest.fixture
 def quick(quick_fleet: Fleet) -> Fleet:
-    """Two nodes that give the provider one second."""
+    """Two nodes that give the provider two seconds."""
     quick_fleet.reset()
     return quick_fleet

@@ -88,7 +88,7 @@ class Node:
 
     def code(self) -> int:
         """Its exit code, once it has ended."""
-        return self._process.wait(15)
+        return self._process.wait(40)
 
     def kill(self) -> None:
         """End all of it at once, as a machine that loses its power."""
@@ -215,6 +215,11 @@ class Fleet:
     def end_pause(self, visitor: Visitor) -> None:
         """As if the pause after a refresh were over."""
         self.client.delete(self.store.codec.key(visitor.digest) + ":lease")
+
+    def prolong_pause(self, visitor: Visitor) -> bool:
+        """Let the pause after a refresh last for as long as a test takes; whether there is one."""
+        lease = self.store.codec.key(visitor.digest) + ":lease"
+        return self.client.get(lease) == b"pause" and bool(self.client.expire(lease, 60))
 
     def sign_in(self, node: Node) -> tuple[Browser, Answer]:
         """A whole sign-in on that node; the browser, and what it was told at the end."""

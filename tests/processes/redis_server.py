@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import redis
 
 from tests.conftest import NO_REDIS
+from tests.support.wire import until
 
 
 class RedisServer:
@@ -31,13 +31,12 @@ class RedisServer:
         options = ["--port", "0", "--unixsocket", str(self._folder / "redis.sock"), "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._folder)]
         self._process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            with contextlib.suppress(redis.RedisError), self.client() as client:
-                client.ping()
-                return
-            time.sleep(0.01)
-        raise AssertionError("Redis did not start")
+        assert until(self._answers, within=20), "Redis did not start"
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
 
     def stop(self, *, lose: bool = False) -> None:
         """End it as a crash does; `lose` takes its data, too."""

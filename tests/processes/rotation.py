@@ -20,6 +20,8 @@ class Fault:
     """Passes before the tokens are issued."""
     after: float = 0
     """Passes between the issue and the answer."""
+    hold: threading.Event | None = None
+    """Is waited for, too, between the issue and the answer."""
     reply: Reply | None = None
     """Comes instead of tokens: nothing is issued."""
     lost: bool = False
@@ -37,7 +39,7 @@ FAULTS = {
     "invalid_client": Fault(reply=Reply(401, {"error": "invalid_client"})),
     "unauthorized_client": Fault(reply=Reply(400, {"error": "unauthorized_client"})),
     "dropped": Fault(reply=Reply(drop=True)),
-    "beyond the deadline": Fault(before=1.6, reply=Reply(drop=True)),
+    "beyond the deadline": Fault(before=2.8, reply=Reply(drop=True)),
 }
 """Each leaves the refresh token as it was."""
 
@@ -99,6 +101,8 @@ class RotatingProvider(ScriptedProvider):
         with self._lock:
             reply = self._rotate(family, token)
         time.sleep(fault.after)
+        if fault.hold is not None:
+            fault.hold.wait(30)
         return Reply(drop=True) if fault.lost else reply
 
     def _rotate(self, family: Family, token: str) -> Reply:

@@ -38,9 +38,9 @@ def test_sigkill_during_a_redeem(quick: Fleet) -> None:
         with asked((other, visitor) for visitor in visitors) as lines:
             return [answer.status for answer in answers(lines)]
 
-    assert until(node.ready), "it has a new worker"
     assert statuses() == [503, 503, 503]
     assert all(quick.record(visitor) for visitor in visitors)
+    assert until(node.ready, within=15), "it has a new worker"
     assert until(lambda: statuses() == [200, 401, 200], within=15)
     for each in [other, node] * 3:
         assert each.get("/weather", unanswered).text == unanswered.newest != unanswered.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -30,11 +31,14 @@ def test_fifty_requests_over_two_processes_cost_one_redeem(patient: Fleet) -> No
 def test_due_tokens_are_used_while_the_refresh_runs(patient: Fleet) -> None:
     """A token that is due is used at once by fifty requests on two processes while one slow refresh runs;
     later requests bring the new one."""
-    visitor = patient.plant("due", Fault(before=1.7))
+    comes = threading.Event()
+    visitor = patient.plant("due", Fault(hold=comes))
     began = Stopwatch()
     with asked((patient.nodes[i % 2], visitor) for i in range(50)) as lines:
         assert outcomes(lines) == {(200, visitor.first)}
-    assert began.own < 1.5
+    assert began.own < 5
+    assert until(lambda: visitor.family.redeems)
+    comes.set()
     assert until(lambda: patient.saved(visitor))
     for node in patient.nodes:
         assert node.get("/weather", visitor).text == visitor.newest != visitor.first
@@ -42,17 +46,17 @@ def test_due_tokens_are_used_while_the_refresh_runs(patient: Fleet) -> None:
 
 
 def test_a_later_expiry_is_redeemed_again_once(patient: Fleet) -> None:
-    """Each expiry costs one redeem: tokens that live for a second are renewed one after the other, without
-    a reuse, by two processes in turn."""
+    """Each expiry costs one redeem: tokens that live for some seconds are renewed one after the other,
+    without a reuse, by two processes in turn."""
     visitor = patient.plant("dead")
-    patient.provider.lifetime = 1
+    patient.provider.lifetime = 4
     try:
         for _ in range(2):
             redeems = visitor.family.redeems
             with asked((patient.nodes[i % 2], visitor) for i in range(10)) as lines:
                 assert outcomes(lines) == {(200, visitor.newest)}
             assert visitor.family.redeems == redeems + 1
-            time.sleep(1.05)
+            time.sleep(4.05)
     finally:
         patient.provider.lifetime = 300
     assert visitor.family.reuses == 0
@@ -71,9 +75,9 @@ def test_a_provider_that_hangs_ends_the_wait_and_stops_nobody_else(quick: Fleet)
             assert node.get("/weather", other).text == other.first
             assert node.get("/bff/user", other).status == 200
             assert node.get("/bff/user", stuck[0]).status == 200
-            assert at.own < 0.9
+            assert at.own < 1.8
         found = answers(lines)
-    assert began.own < 1 + 2 + 1.5
+    assert began.own < 2 + 2 + 2.5
     assert {(each.status, each.code) for each in found} == {(503, "provider_unavailable")}
     assert all(int(each.get("retry-after")) > 0 and not each.all("set-cookie") for each in found)
     assert all(visitor.family.redeems <= 1 and quick.record(visitor) for visitor in stuck)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.redis_server]
 @pytest.fixture(scope="module")
 def own() -> Iterator[Fleet]:
     """One node with a Redis that nobody else has."""
-    with fleet(1, provider_timeout_seconds="1") as found:
+    with fleet(1, provider_timeout_seconds="2") as found:
         yield found
 
 
@@ -52,7 +52,7 @@ def test_redis_is_away(own: Fleet, kind: str, seconds: float) -> None:
             assert_live(node)
             found = answers(lines)
         assert {(each.status, each.code) for each in found} == {(503, "store_unavailable")}
-    assert until(lambda: node.get("/weather", visitor).status == 200, within=3)
+    assert until(lambda: node.get("/weather", visitor).status == 200, within=10)
     assert node.get("/bff/user", visitor).status == 200
     assert until(node.ready)
 
@@ -75,7 +75,7 @@ def test_redis_comes_back_with_its_data(own: Fleet) -> None:
     own.redis.stop()
     assert node.get("/weather", fresh).status == 503
     own.redis.start()
-    assert node.get("/weather", fresh).text == fresh.first
+    assert until(lambda: node.get("/weather", fresh).text == fresh.first)
     assert node.get("/weather", dead).text == dead.newest != dead.first
     assert node.post("/bff/logout", fresh).status == 200
     assert node.get("/weather", fresh).status == 401
@@ -87,6 +87,7 @@ def test_redis_comes_back_empty(own: Fleet) -> None:
     own.redis.stop(lose=True)
     assert node.get("/weather", visitor).status == 503
     own.redis.start()
+    assert until(lambda: node.get("/weather", visitor).status != 503)
     answer = node.get("/weather", visitor)
     assert (answer.status, answer.code) == (401, "session_expired")
     browser, done = own.sign_in(node)

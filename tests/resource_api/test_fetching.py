@@ -26,8 +26,9 @@ from bff.resource_api.jwt.fetching import FetchFailed, FetchLimits, _jwks_uri, d
 from tests.forge import Forge, signer
 from tests.resource_api.issuer import DISCOVERY, JWKS, Answer, LocalIssuer, send
 from tests.support.stopwatch import Stopwatch
+from tests.support.wire import until
 
-LIMITS = FetchLimits(connect=1, read=0.5, total=1)
+LIMITS = FetchLimits(connect=2, read=2, total=2)
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def server() -> Iterator[LocalIssuer]:
     issuer.close()
 
 
-def fetch(issuer: str, *, allow_http: bool = False) -> list[str]:
+def fetch(issuer: str, limits: FetchLimits = LIMITS, *, allow_http: bool = False) -> list[str]:
     """The kids that came."""
-    keys = fetch_keys(issuer, {"RS256"}, LIMITS, allow_http=allow_http)
+    keys = fetch_keys(issuer, {"RS256"}, limits, allow_http=allow_http)
     return sorted(kid for kid, _ in keys)
 
 
@@ -54,7 +55,7 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
     """A byte now and then: never long enough apart for a read timeout."""
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(100):
+    for _ in range(300):
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.1)
@@ -63,7 +64,7 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
 def drip_head(handler: BaseHTTPRequestHandler) -> None:
     """A header that never ends, though no read waits long for it."""
     handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Drip: ")
-    for _ in range(100):
+    for _ in range(300):
         handler.wfile.write(b"x")
         handler.wfile.flush()
         time.sleep(0.1)
@@ -71,7 +72,7 @@ def drip_head(handler: BaseHTTPRequestHandler) -> None:
 
 def interim(handler: BaseHTTPRequestHandler) -> None:
     """One interim answer after the other, and never the final one."""
-    for _ in range(100):
+    for _ in range(300):
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         handler.wfile.flush()
         time.sleep(0.1)
@@ -84,7 +85,7 @@ def unending(handler: BaseHTTPRequestHandler) -> None:
     host = handler.headers["Host"]
     document = {"issuer": f"http://{host}", "jwks_uri": f"http://{host}{JWKS}", "keys": []}
     handler.wfile.write(json.dumps(document).encode())
-    for _ in range(100):
+    for _ in range(300):
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.1)
@@ -155,11 +156,13 @@ def test_a_bad_answer_is_a_failed_fetch(server: LocalIssuer, answer: Answer) -> 
         began = Stopwatch()
         with pytest.raises(FetchFailed):
             fetch(server.issuer)
-        assert began.own < LIMITS.total + 1
+        assert began.own < LIMITS.total + 2
 
 
 def test_the_time_is_for_both_documents_together(server: LocalIssuer) -> None:
     """An issuer that takes its time twice is not given the time twice."""
+
+    limits = FetchLimits(connect=4, read=4, total=4)
 
     def slow(path: str) -> Answer:
         document = json.dumps(server._document(path)).encode()
@@ -170,17 +173,17 @@ def test_the_time_is_for_both_documents_together(server: LocalIssuer) -> None:
             for at in range(0, len(document), len(document) // 6):
                 handler.wfile.write(document[at : at + len(document) // 6])
                 handler.wfile.flush()
-                time.sleep(0.1)
+                time.sleep(0.35)
 
         return answer
 
     server.answers = {DISCOVERY: slow(DISCOVERY)}
-    assert fetch(server.issuer) == ["access-1", "id-1"]
+    assert fetch(server.issuer, limits) == ["access-1", "id-1"]
     server.answers[JWKS] = slow(JWKS)
     began = Stopwatch()
     with pytest.raises(FetchFailed):
-        fetch(server.issuer)
-    assert began.own < LIMITS.total + 0.3
+        fetch(server.issuer, limits)
+    assert began.own < limits.total + 2
 
 
 @contextmanager
@@ -220,7 +223,7 @@ def test_a_drip_inside_tls_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     def serve(connection: ssl.SSLSocket) -> None:
         connection.recv(4096)
         connection.sendall(b"HTTP/1.0 200 OK\r\nX-Drip: ")
-        for _ in range(100):
+        for _ in range(300):
             connection.sendall(b"x")
             time.sleep(0.1)
 
@@ -228,7 +231,7 @@ def test_a_drip_inside_tls_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         began = Stopwatch()
         with pytest.raises(FetchFailed, match="took too long"):
             fetch(f"https://127.0.0.1:{port}")
-        assert began.own < LIMITS.total + 0.5
+        assert began.own < LIMITS.total + 2
 
 
 def test_a_handshake_that_drips_is_over_in_time() -> None:
@@ -237,7 +240,7 @@ def test_a_handshake_that_drips_is_over_in_time() -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(4096)
         connection.sendall(b"\x16\x03\x03\x40\x00")
-        for _ in range(100):
+        for _ in range(300):
             connection.sendall(b"x")
             time.sleep(0.1)
 
@@ -245,7 +248,7 @@ def test_a_handshake_that_drips_is_over_in_time() -> None:
         began = Stopwatch()
         with pytest.raises(FetchFailed):
             fetch(f"https://127.0.0.1:{port}")
-        assert began.own < LIMITS.total + 0.5
+        assert began.own < LIMITS.total + 2
 
 
 def test_a_proxy_that_drips_is_cut(server: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +260,7 @@ def test_a_proxy_that_drips_is_cut(server: LocalIssuer, monkeypatch: pytest.Monk
     began = Stopwatch()
     with pytest.raises(FetchFailed, match="took too long"):
         fetch("http://issuer.example", allow_http=True)
-    assert began.own < LIMITS.total + 0.5
+    assert began.own < LIMITS.total + 2
 
 
 def test_a_fetch_leaves_nothing_behind(server: LocalIssuer) -> None:
@@ -276,10 +279,7 @@ def test_a_fetch_leaves_nothing_behind(server: LocalIssuer) -> None:
     server.answers = {}
     fetch_keys(server.issuer, {"RS256"}, FetchLimits(total=60), allow_http=False)
     # The server's own threads, in this process too, need a moment to notice.
-    deadline = time.monotonic() + 5
-    while left() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left() <= before
+    assert until(lambda: left() <= before, within=10)
 
 
 def test_an_untrusted_certificate_is_a_failed_fetch(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bff.resource_api.jwt.jwks import MAX_PATIENT, CachePolicy
 from tests.forge import Forge, signer
 from tests.resource_api.conftest import Clock, bearer, build_app
 from tests.resource_api.issuer import DISCOVERY, JWKS, LocalIssuer, send
+from tests.support import wire
 from tests.support.stopwatch import Stopwatch
 
 POLICY = CachePolicy()
@@ -49,6 +50,13 @@ class Stand:
         return forge
 
 
+@pytest.fixture(autouse=True)
+def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An issuer of these tests may take longer than others: machines stand still."""
+    limits = FetchLimits(connect=15, read=15, total=30)
+    monkeypatch.setattr("bff.resource_api.jwt.validator.FetchLimits", lambda: limits)
+
+
 @pytest.fixture
 def stand() -> Iterator[Stand]:
     """A fresh one for each test."""
@@ -57,12 +65,9 @@ def stand() -> Iterator[Stand]:
     made.issuer.close()
 
 
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens beside the requests."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+    assert wire.until(condition, within=10), "it did not happen in time"
 
 
 def unknown(stand: Stand, number: int) -> str:
@@ -109,7 +114,7 @@ def test_refresh_runs_beside_the_requests(stand: Stand) -> None:
 
 def test_a_flood_of_unknown_kids_is_one_fetch_per_cooldown() -> None:
     """However many kids an attacker invents, the issuer hears of it once per cooldown."""
-    stand = Stand(CachePolicy(short_wait=2))
+    stand = Stand(CachePolicy(max_wait=20, short_wait=20))
     assert stand.status() == 200
     for round_ in (1, 2, 3):
         stand.clock.now += POLICY.cooldown
@@ -137,7 +142,7 @@ def test_a_new_key_is_found_at_once(stand: Stand) -> None:
 
 def test_a_new_key_is_found_by_a_crowd() -> None:
     """However many come with it at once: the few who wait long are not the only ones who wait."""
-    stand = Stand(CachePolicy(short_wait=2))
+    stand = Stand(CachePolicy(max_wait=20, short_wait=20))
     assert stand.status() == 200
     stand.clock.now += POLICY.cooldown
     token = stand.rotate("access-2").access_token()
@@ -165,30 +170,38 @@ def test_a_new_key_in_an_outage_is_no_bad_token(stand: Stand) -> None:
 
 def test_few_wait_for_kids_that_may_be_invented() -> None:
     """Behind a slow issuer two threads are held, not all of a process; the others say 503 soon."""
-    stand = Stand(CachePolicy(max_wait=1.5, short_wait=0.1))
+    stand = Stand(CachePolicy(max_wait=20, short_wait=0.1))
     assert stand.status() == 200
-
-    def seconds(number: int) -> float:
-        began = time.perf_counter()
-        assert stand.status(unknown(stand, number)) == 503
-        return time.perf_counter() - began
-
     for _ in range(2):
         stand.clock.now += POLICY.cooldown
         stand.issuer.gate.clear()
         with ThreadPoolExecutor(12) as pool:
-            times = sorted(pool.map(seconds, range(12)))
-        assert times[-MAX_PATIENT - 1] < 1 < times[-MAX_PATIENT] < 3
-        assert stand.status() == 200
-        stand.issuer.gate.set()
-        until(lambda: stand.status(unknown(stand, 0)) == 401)
+            asked = [pool.submit(stand.status, unknown(stand, number)) for number in range(12)]
+            until(lambda: sum(each.done() for each in asked) >= 12 - MAX_PATIENT)  # noqa: B023 -- used at once
+            assert stand.status() == 200
+            stand.issuer.gate.set()
+        statuses = sorted(each.result() for each in asked)
+        assert statuses == [401] * MAX_PATIENT + [503] * (12 - MAX_PATIENT)
+    stand.issuer.close()
+
+
+def test_those_who_wait_for_kids_wait_for_a_bounded_time() -> None:
+    """The two that are held as well."""
+    stand = Stand(CachePolicy(max_wait=0.5, short_wait=0.1))
+    until(lambda: stand.status() == 200)
+    stand.clock.now += POLICY.cooldown
+    stand.issuer.gate.clear()
+    began = Stopwatch()
+    assert stand.status(unknown(stand, 0)) == 503
+    assert began.own < 3
+    assert began.elapsed > 0.4
     stand.issuer.close()
 
 
 def test_a_removed_key_does_not_live_on_a_slow_issuer() -> None:
     """Beyond the lifetime an answer that is still to come is waited for, or 503; it is no outage yet."""
     stand = Stand(CachePolicy(max_wait=0.2, short_wait=0.1))
-    assert stand.status() == 200
+    until(lambda: stand.status() == 200)
     stand.rotate("access-2")
     stand.clock.now += POLICY.lifetime
     stand.issuer.gate.clear()
@@ -201,7 +214,7 @@ def test_a_removed_key_does_not_live_on_a_slow_issuer() -> None:
 def test_an_issuer_that_hangs_is_an_outage_once_that_is_known() -> None:
     """When its fetch has been given up, the old keys serve, as they do when it is down."""
     stand = Stand(CachePolicy(max_wait=0.2, short_wait=0.1))
-    assert stand.status() == 200
+    until(lambda: stand.status() == 200)
     stand.clock.now += POLICY.lifetime
     stand.issuer.gate.clear()
     assert stand.status() == 503
@@ -308,12 +321,12 @@ def test_an_issuer_that_hangs_holds_no_thread_for_long(stand: Stand) -> None:
     with ThreadPoolExecutor(10) as pool:
         statuses = list(pool.map(lambda _: stand.status(), range(10)))
     assert statuses == [503] * 10
-    assert began.own < POLICY.max_wait + 1
+    assert began.own < POLICY.max_wait + 5
     for _ in range(2):
         stand.clock.now += POLICY.cooldown
         began = Stopwatch()
         assert [stand.status() for _ in range(3)] == [503] * 3
-        assert began.own < 3 * POLICY.short_wait + 0.5
+        assert began.own < 3 * POLICY.short_wait + 4
 
 
 def test_late_comers_wait_only_for_the_rest() -> None:
@@ -349,10 +362,11 @@ def test_an_issuer_that_drips_for_ever_collects_no_threads(issuer: LocalIssuer) 
             time.sleep(0.05)
 
     issuer.answers["/pool" + DISCOVERY] = drip
-    for _ in range(3):
+    before = len(issuer.asked)
+    for number in range(3):
         assert not validator.ready()
+        until(lambda: len(issuer.asked) == before + number + 1)  # noqa: B023 -- used at once
         clock.now += POLICY.overdue
-    assert len(fetching()) == 3
     until(lambda: not fetching())
     issuer.answers.clear()
 

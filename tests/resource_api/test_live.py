@@ -18,6 +18,7 @@ import pytest
 from tests.forge import Forge
 from tests.resource_api.issuer import LocalIssuer
 from tests.support.stopwatch import Stopwatch
+from tests.support.wire import until
 
 pytestmark = pytest.mark.e2e
 
@@ -79,11 +80,8 @@ def running(folder: Path, *, down: bool = False, workers: int = WORKERS) -> Iter
     issuer.down = down
     api = Api(issuer, folder / "output", workers)
     try:
-        deadline = time.monotonic() + 20
-        while not api.answers():
-            assert api.process.poll() is None, api.output.read_text()
-            assert time.monotonic() < deadline, "it does not answer"
-            time.sleep(0.05)
+        assert until(lambda: api.answers() or api.process.poll() is not None, within=20), "it does not answer"
+        assert api.process.poll() is None, api.output.read_text()
         yield api
     finally:
         # Asked to end, so that it ends its workers; killed, it would leave them behind for a while.
@@ -112,7 +110,7 @@ def test_a_crowd_is_one_fetch_for_each_process(live: Api) -> None:
         began = time.monotonic()
         # 503 where the fetch takes longer than most of them wait; when it is over, nothing is left open.
         assert set(pool.map(live.status, unknown)) <= {401, 503}
-        time.sleep(1)
+        assert until(lambda: {live.status(token) for token in unknown[:8]} == {401}, within=10)
         assert list(pool.map(live.status, unknown)) == [401] * 60
         rounds = 1 + int(time.monotonic() - began) // 5
     assert live.issuer.fetches <= WORKERS * (1 + rounds)
@@ -195,7 +193,7 @@ def test_invented_kids_stall_nobody_behind_a_slow_issuer(tmp_path: Path) -> None
             time.sleep(0.5)
             began = Stopwatch()
             assert (api.get("/health")[0], api.status(good)) == (200, 200)
-            assert began.own < 1
+            assert began.own < 2.5
             assert {answer.result() for answer in answers} <= {401, 503}
 
 
@@ -209,11 +207,9 @@ def test_an_issuer_that_is_down_at_start(tmp_path: Path) -> None:
         assert api.get("/health")[0] == 200
         assert api.get("/health/ready")[0] == 503
         api.issuer.down = False
-        deadline = time.monotonic() + int(headers["retry-after"]) + 1
         # Each process has to find out for itself.
-        while [api.status(token) for _ in range(8)] != [200] * 8:
-            assert time.monotonic() < deadline + WORKERS * 5, "it does not recover"
-            time.sleep(0.2)
+        soon = int(headers["retry-after"]) + 1 + WORKERS * 5
+        assert until(lambda: [api.status(token) for _ in range(8)] == [200] * 8, within=soon)
         log = api.output.read_text()
         assert "reason=keys_unavailable" in log
         assert token not in log

@@ -56,7 +56,7 @@ def nginx(ports: tuple[int, int], changes: dict[str, str] | None = None) -> Iter
         command = [program, "-p", folder, "-c", str(file), "-g", f"daemon off; {user}"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
-            assert until(lambda: _listens(port)), "nginx does not listen"
+            assert until(lambda: _listens(port), within=20), "nginx does not listen"
             yield port
         finally:
             process.terminate()

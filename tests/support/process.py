@@ -23,13 +23,19 @@ class ServeProcess:
     """The running command; what it writes is kept."""
 
     def __init__(
-        self, port: int, environ: dict[str, str], output: Path, authorities: Path | None = None
+        self,
+        port: int,
+        environ: dict[str, str],
+        output: Path,
+        authorities: Path | None = None,
+        before: str = "",
     ) -> None:
         self.port = port
         self._authorities = authorities
         self._output = output
         with output.open("wb") as file:
-            command = [sys.executable, "-m", "bff", "serve"]
+            program = ["-c", f"{before}\nfrom bff.cli import main\nmain()"] if before else ["-m", "bff"]
+            command = [sys.executable, *program, "serve"]
             self._process = subprocess.Popen(
                 command, env=environ, stdout=file, stderr=file, start_new_session=True
             )
@@ -62,7 +68,7 @@ class ServeProcess:
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; its exit code and everything that it wrote."""
-        code = self._process.wait(15)
+        code = self._process.wait(40)
         return code, self._output.read_text()
 
     def kill(self) -> None:
@@ -78,10 +84,12 @@ def serve_process(
     upstream: ScriptedUpstream,
     toml: str = "",
     authorities: str = "",
+    before: str = "",
     **settings: str,
 ) -> Iterator[ServeProcess]:
     """`bff serve` for the length of a block; `settings` are named as in `BFF_…`, in lower case. With
-    `authorities`, a file, it is on https, and the settings name its certificate."""
+    `authorities`, a file, it is on https, and the settings name its certificate. `before` is Python that runs
+    first."""
     port = int(settings["bind"].rpartition(":")[2]) if "bind" in settings else free_port()
     with TemporaryDirectory() as folder:
         config = Path(folder) / "bff.toml"
@@ -93,10 +101,10 @@ def serve_process(
         environ |= {f"BFF_{name.upper()}": value for name, value in settings.items()}
         environ |= {"PATH": os.environ["PATH"]}
         process = ServeProcess(
-            port, environ, Path(folder) / "output", Path(authorities) if authorities else None
+            port, environ, Path(folder) / "output", Path(authorities) if authorities else None, before
         )
         try:
-            assert until(process.ready, within=15), "it is not ready"
+            assert until(process.ready, within=20), "it is not ready"
             yield process
         finally:
             process.kill()

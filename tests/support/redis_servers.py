@@ -111,7 +111,7 @@ class Cluster:
     def join(self) -> None:
         """Make a cluster of the nodes, and wait until each of them says that it is well."""
         for number, node in enumerate(self.nodes):
-            assert until(node.answers), node.log
+            assert until(node.answers, within=20), node.log
             node.run("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             node.run("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
         for number in range(self._primaries):
@@ -120,7 +120,7 @@ class Cluster:
         assert until(lambda: all(self.well(node) for node in self.nodes), within=20)
         for number, node in enumerate(self.nodes[self._primaries :]):
             primary = _id(self.nodes[number % self._primaries])
-            assert until(lambda node=node, primary=primary: _follows(node, primary), within=10)
+            assert until(lambda node=node, primary=primary: _follows(node, primary), within=20)
         assert until(lambda: all(self.in_step(node) for node in self.nodes[self._primaries :]), within=20)
 
     def in_step(self, node: Server) -> bool:
@@ -168,10 +168,11 @@ def _follows(node: Server, primary: str) -> bool:
 
 @contextmanager
 def cluster(primaries: int = 3, replicas: int = 0, *options: str) -> Iterator[Cluster]:
-    """A cluster for the length of a block, with so many replicas in all."""
+    """A cluster for the length of a block, with so many replicas in all. Unless an option says otherwise, a
+    node that stands still for some seconds, as on a busy machine, is not taken for dead."""
     with servers() as (folder, started):
         for _ in range(primaries + replicas):
-            extra = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
+            extra = ("--cluster-enabled", "yes", "--cluster-node-timeout", "15000", *options)
             started.append(Server(folder, *extra, port=_cluster_port()))
         made = Cluster(started, primaries)
         made.join()
@@ -220,7 +221,7 @@ class Replicated:
 def replicated(
     replicas: int = 2,
     sentinels: int = 3,
-    down_after: int = 500,
+    down_after: int = 15_000,
     options: Sequence[str] = (),
     password: str | None = None,
 ) -> Iterator[Replicated]:
@@ -233,7 +234,7 @@ def replicated(
         for _ in range(replicas):
             started.append(Server(folder, *quick, "--replicaof", f"127.0.0.1 {primary.port}"))
         redises = list(started)
-        assert until(lambda: all(each.answers() for each in redises)), primary.log
+        assert until(lambda: all(each.answers() for each in redises), within=20), primary.log
         text = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {sentinels // 2 + 1}\n"
             f"sentinel down-after-milliseconds {SERVICE} {down_after}\n"
@@ -241,7 +242,7 @@ def replicated(
         ) + (f"requirepass {password}\n" if password else "")
         watchers = [Server(folder, sentinel=text, password=password) for _ in range(sentinels)]
         started.extend(watchers)
-        assert until(lambda: all(each.answers() for each in watchers)), watchers[0].log
+        assert until(lambda: all(each.answers() for each in watchers), within=20), watchers[0].log
         found = Replicated(redises, watchers)
         assert until(found.ready, within=20), watchers[0].log
         yield found

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import redis
 import uvicorn
 from fakeredis import TcpFakeServer
@@ -31,10 +32,12 @@ from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
 from bff.settings import Settings, load
+from bff.streams import Streams
 from bff.tokens import TokenSet
 from tests.support.browser import Browser
 from tests.support.provider import CLIENT_ID, CLIENT_SECRET, ScriptedProvider, scripted_provider
 from tests.support.upstream import ScriptedUpstream, scripted_upstream
+from tests.support.wire import until
 
 REAL_REDIS = shutil.which("redis-server")
 
@@ -85,12 +88,12 @@ class Store:
         return redis.Redis.from_url(self.url)
 
     def _wait(self) -> None:
-        for _ in range(200):
-            with contextlib.suppress(redis.RedisError), self.client() as client:
-                client.ping()
-                return
-            time.sleep(0.01)
-        raise AssertionError("Redis did not start")
+        assert until(self._answers, within=20), "Redis did not start"
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
 
 
 @contextmanager
@@ -133,14 +136,11 @@ class Served:
 
     def start(self) -> None:
         self._thread.start()
-        end = time.monotonic() + 10
-        while not self._server.started:
-            assert time.monotonic() < end, "the server did not start"
-            time.sleep(0.005)
+        assert until(lambda: self._server.started, within=20), "the server did not start"
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(30)
         for listener in self._listeners:
             listener.close()
         assert not self._thread.is_alive(), "the server did not stop"
@@ -219,15 +219,25 @@ class Stack:
         assert done.status in (200, 303), done.text
         return browser
 
-    def plant(self, tokens: TokenSet | None = None, data: dict[str, Any] | None = None) -> str:
-        """Write a session straight into the store; the value of its cookie."""
+    @property
+    def streams(self) -> Streams:
+        """What watches over the open streams."""
+        plane: Any = self.app
+        streams: Streams = plane._events._streams
+        return streams
+
+    def plant(
+        self, tokens: TokenSet | None = None, data: dict[str, Any] | None = None, *, lives: float = 300
+    ) -> str:
+        """Write a session straight into the store; the value of its cookie. Unless `tokens` are given, they
+        live for so many seconds."""
         settings, sid = self.settings, new_sid()
         codec = Codec(Keyring(settings.keys), settings.redis_prefix)
         lifetime = Lifetime(settings.session_idle_seconds, settings.session_max_seconds)
         now = self.clock()
         with self.store.client() as client:
             sessions = SessionStore(client, codec, lifetime, self.clock)
-            held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + 300)
+            held = tokens or TokenSet(access_token="planted", obtained_at=now, expires_at=now + lives)
             known = data or {WHO: {"claims": [], "hint": "x"}}
             sessions.begin(digest(sid), Meta(now, now, "user"), held, known)
         return sid
@@ -237,6 +247,15 @@ class Stack:
         with self.store.client() as client:
             keys: list[bytes] = client.keys(f"{self.settings.redis_prefix}*")
             return [key for key in keys if client.type(key) == b"hash"]
+
+
+def be_patient_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give it seconds where it has 0.7 s: on a busy machine it stands still for longer, and that is a 503.
+    One that is down is noticed as soon as ever."""
+    for module in ("connect", "line"):
+        monkeypatch.setattr(f"bff.sessions.{module}.ANSWER_SECONDS", 8)
+        monkeypatch.setattr(f"bff.sessions.{module}.CONNECT_SECONDS", 8)
+    monkeypatch.setattr("bff.sessions.connect.POOL_WAIT_SECONDS", 8)
 
 
 @contextmanager
@@ -253,6 +272,7 @@ def running(
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     port = listener.getsockname()[1]
     with contextlib.ExitStack() as stack:
+        be_patient_with_redis(stack.enter_context(pytest.MonkeyPatch.context()))
         upstream = stack.enter_context(scripted_upstream())
         provider = provider or stack.enter_context(scripted_provider(clock))
         provider.clock = clock

@@ -134,7 +134,7 @@ class ScriptedUpstream:
         self.script = echo
         self.requests.clear()
 
-    def lost(self, request: Request, within: float = 2) -> bool:
+    def lost(self, request: Request, within: float = 5) -> bool:
         """Whether the peer closes the connection of `request`, in so many seconds."""
         return until(lambda: request.connection in self._ended, within)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,3 +172,20 @@ def until(condition: Any, within: float = 5) -> bool:
             return True
         time.sleep(0.01)
     return bool(condition())
+
+
+def at_rest(count: Callable[[], int], seconds: float = 1) -> bool:
+    """Wait until a count has not changed for so long; False where it goes on and on."""
+    watch, quiet, last = Stopwatch(), Stopwatch(), count()
+    while quiet.elapsed < seconds:
+        if watch.own > 20:
+            return False
+        time.sleep(0.05)
+        if (now := count()) != last:
+            quiet, last = Stopwatch(), now
+    return True
+
+
+async def happens(condition: Any, within: float = 10) -> bool:
+    """The same in an event loop, which goes on meanwhile; a thread asks for the condition."""
+    return await asyncio.to_thread(until, condition, within)
