@@ -47,9 +47,9 @@ class Many:
 
 
 def rounds(world: World, sessions: int, token_seconds: int, number: int, seconds: int) -> Iterator[Renewal]:
-    """Runs with tokens of an hour, and of `token_seconds`, which are renewed at half their life, of a tenth of
-    the sessions and of all, by turns. `seconds` must be less than a quarter of it: then no token is dead when
-    it is its server's turn again.
+    """Runs by turns: no token becomes due, those of a tenth of the sessions, those of all. They live for
+    `token_seconds` and are renewed at half of it; `seconds` must be less than a quarter of it: then no token
+    is dead when it is its server's turn again.
     """
     quiet = many(world, "no", sessions, HOUR)
     due = [many(world, "few", sessions // 10, token_seconds), many(world, "many", sessions, token_seconds)]
