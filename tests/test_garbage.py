@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
+from bff.upstream.connection import Connection
 from tests.support.stack import Stack, running, store
 from tests.support.upstream import Request, Wire, ok
 from tests.support.wire import until
@@ -94,6 +97,18 @@ def test_ends(stack: Stack, case: str) -> None:
         gc.garbage.clear()
         gc.enable()
     assert left == []
+
+
+def test_a_connection_that_is_never_made() -> None:
+    """A browser may leave while the upstream is being connected to."""
+    loop = asyncio.new_event_loop()
+    gc.disable()
+    try:
+        connection = weakref.ref(Connection(loop))
+        assert connection() is None
+    finally:
+        gc.enable()
+        loop.close()
 
 
 def _ours(each: object) -> bool:

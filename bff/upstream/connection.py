@@ -45,7 +45,6 @@ class Connection(asyncio.Protocol):
         self._due = math.inf  # when what is waited for must have come
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = math.inf
-        self._parser = httptools.HttpResponseParser(self)
         self.begin(head_only=False)
 
     def begin(self, *, head_only: bool, upgrade: bool = False) -> None:
@@ -72,6 +71,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        # For all exchanges, as answers come one after the other; the two hold each other from here on only.
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         if self.complete or self._error is not None:
