@@ -7,15 +7,26 @@ declared length (413) → session (401, 503) → token → upstream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from bff import websocket
 from bff.answers import Answer, CommonHeaders, RenderPage, error_answer, is_page
+from bff.asgi import (
+    MAX_CONTROL_BODY_BYTES,
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    for_wsgi,
+    replay,
+    scope_of,
+    sending,
+    small_body,
+)
 from bff.audit import Audit
 from bff.errors import (
     BadRequest,
@@ -25,7 +36,7 @@ from bff.errors import (
     RouteNotFound,
 )
 from bff.events import Events
-from bff.exchange import Body, Disconnected, Exchange, has_body
+from bff.exchange import Disconnected, Exchange, has_body
 from bff.forward_auth import ForwardAuth
 from bff.guard import Guard, Proof
 from bff.logs import under_way
@@ -33,20 +44,12 @@ from bff.paths import check_query
 from bff.proxy import Proxy
 from bff.rate_limit import RateLimit
 from bff.refresh import Refresher
-from bff.request import Admitted, Headers, RequestHead, TrustedProxies
+from bff.request import Admitted, RequestHead, TrustedProxies
 from bff.routes import ANY_FILE, EVENTS, Endpoint, Route, RouteTable, allow
 from bff.sessions.reader import SessionReader
 from bff.site import Site, is_navigation
 from bff.upstream import Upstreams
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-MAX_CONTROL_BODY_BYTES = 65_536
-CONTROL_BODY_SECONDS = 30.0
 LIVE, READY = "/health/live", "/health/ready"
 
 
@@ -105,7 +108,7 @@ class DataPlane:
         that may hold a thread meanwhile. `release` ends at shutdown what the control plane has under way and
         holds open."""
         origin = urlsplit(public_url)
-        self._origin = (origin.scheme.encode(), origin.netloc.encode())
+        self._scheme, self._host = origin.scheme, origin.netloc.encode()
         self._guard = guard
         self._table = table
         self._proxies = proxies
@@ -189,18 +192,6 @@ class DataPlane:
         ours = exchange.head.path.startswith(b"/bff/")
         exchange.answer(answer.status, self._common.add(answer.headers, ours=ours), answer.body)
 
-    def _sending(self, exchange: Exchange) -> Send:
-        """ASGI's `send` for the inner applications; completes their headers."""
-        ours = exchange.head.path.startswith(b"/bff/")
-
-        async def send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = self._common.add(list(message["headers"]), ours=ours)
-                message = {"type": "http.response.start", "status": message["status"], "headers": headers}
-            await exchange.send(message)  # type: ignore[arg-type]
-
-        return send
-
     async def _own(self, entry: Endpoint, path: str, exchange: Exchange) -> None:
         """Answer what is not proxied."""
         if path == LIVE:  # without a thread: a probe must not wait behind a Redis that hangs
@@ -248,8 +239,10 @@ class DataPlane:
         )  # the app's files come first, then ours, and no page of the app
         try:
             navigation = not own and is_navigation(exchange.head)
-            scope = self._scope(path, exchange)
-            await self._site(path, scope, exchange.receive, self._sending(exchange), navigation=navigation)
+            scope = scope_of(exchange, path, self._scheme)
+            await self._site(
+                path, scope, exchange.receive, sending(exchange, self._common), navigation=navigation
+            )
         except RouteNotFound:
             if not own:
                 raise
@@ -261,36 +254,18 @@ class DataPlane:
     async def _to_control(self, endpoint: Endpoint, path: str, exchange: Exchange) -> None:
         """Hand a request to Flask, with its body read: a slow sender must not hold a thread."""
         head = exchange.head
-        body = await _control_body(exchange.receive) if has_body(head) else b""
+        body = await small_body(exchange.receive) if has_body(head) else b""
         if path in PATIENCE:
             await self._provider_ready(PATIENCE[path])
         admitted = Admitted(
             head, self._proxies.client_address(head), endpoint.session, is_page(endpoint, head)
         )
-        inner = self._scope(path, exchange) | {
-            "headers": _for_wsgi(head, self._origin[1], len(body)),
+        inner = scope_of(exchange, path, self._scheme) | {
+            "headers": for_wsgi(head, self._host, len(body)),
             Admitted.KEY: admitted,
         }
         async with self._places.get(path, nullcontext)():
-            await self._control(inner, _replay(body), self._sending(exchange))
-
-    def _scope(self, path: str, exchange: Exchange) -> dict[str, Any]:
-        """What the inner applications are told, in ASGI's words."""
-        head = exchange.head
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": head.method,
-            "scheme": self._origin[0].decode(),
-            "path": path,
-            "raw_path": head.path,
-            "query_string": head.query,
-            "root_path": "",
-            "headers": head.headers,
-            "client": (head.peer, 0) if head.peer else None,
-            "server": exchange.server,
-        }
+            await self._control(inner, replay(body), sending(exchange, self._common))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -305,41 +280,6 @@ class DataPlane:
                 await asyncio.to_thread(self._release)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-async def _control_body(receive: Callable[[], Awaitable[Any]]) -> bytes:
-    """A small body, read whole in a bounded time. Raises BadRequest, BodyTooLarge or Disconnected."""
-    try:
-        async with asyncio.timeout(CONTROL_BODY_SECONDS):
-            return b"".join([piece async for piece in Body(receive, MAX_CONTROL_BODY_BYTES)])
-    except TimeoutError:
-        raise BadRequest("The body took too long to arrive.") from None
-
-
-_NOT_FOR_WSGI = frozenset((b"host", b"content-length", b"transfer-encoding", b"range", b"if-range"))
-"""Written anew; and ranges, which a server may ignore (RFC 9110 §14.2): our own answers are small."""
-
-
-def _for_wsgi(head: RequestHead, host: bytes, length: int) -> Headers:
-    """Headers for the control plane. WSGI folds `-` and `_` into one, so the latter do not pass; nor do
-    forwarding headers, which have been judged already."""
-    passed = [
-        (name, value)
-        for name, value in head.headers
-        if b"_" not in name
-        and not name.startswith((b"x-forwarded-", b"forwarded"))
-        and name not in _NOT_FOR_WSGI
-    ]
-    return [*passed, (b"host", host), (b"content-length", str(length).encode())]
-
-
-def _replay(body: bytes) -> Receive:
-    """A `receive` that gives a body which has been read already."""
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
 
 
 def _report(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from bff.dataplane import DataPlane, Receive, Scope, Send
+from bff.asgi import Receive, Scope, Send
+from bff.dataplane import DataPlane
 from bff.exchange import Exchange
 from bff.metrics import Metrics, NoMetrics
 from bff.provider.transport import BoundedAdapter

@@ -13,7 +13,8 @@ from typing import Any
 
 import structlog
 
-from bff.dataplane import DataPlane, Receive, Scope, Send
+from bff.asgi import Receive, Scope, Send
+from bff.dataplane import DataPlane
 from bff.errors import BadRequest
 from bff.exchange import Exchange
 from bff.instruments import Instruments, Plane

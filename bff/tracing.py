@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import requests
 import structlog
 
-from bff.dataplane import DataPlane, Message, Receive, Scope, Send
+from bff.asgi import Message, Receive, Scope, Send
+from bff.dataplane import DataPlane
 from bff.errors import BadRequest
 from bff.exchange import Exchange
 from bff.instruments import Instruments, Plane

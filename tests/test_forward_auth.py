@@ -15,7 +15,7 @@ from bff.connection import Protocol
 from bff.errors import BadRequest
 from bff.forward_auth import told_request
 from bff.request import RequestHead
-from bff.serving import Worker
+from bff.worker import Worker
 from tests.support.browser import Browser
 from tests.support.process import serve_process
 from tests.support.stack import Stack, Store, running, store

@@ -628,7 +628,7 @@ def test_body_that_drips_after_its_answer(untaken: Stack) -> None:
 
 def test_small_body_that_drips(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A form that never ends is refused in a bounded time, without having held a thread."""
-    monkeypatch.setattr("bff.dataplane.CONTROL_BODY_SECONDS", 0.3)
+    monkeypatch.setattr("bff.asgi.CONTROL_BODY_SECONDS", 0.3)
     with line(stack.port) as connection:
         connection.send(b"POST /bff/callback HTTP/1.1\r\n" + host(stack) + b"Content-Length: 900\r\n\r\nx")
         answer = connection.answer()
@@ -712,9 +712,7 @@ def test_who_connected_at_the_last_moment(stack: Stack) -> None:
     """A connection on which nothing had come when the listener closed gets its answer, although no other is
     taken any more; one that stays silent does not hold the end up for long."""
     stack.upstream.reset()
-    patient = (
-        "import bff.serving\nbff.serving.LAST_SECONDS *= 6"  # a second is over too soon on a busy machine
-    )
+    patient = "import bff.worker\nbff.worker.LAST_SECONDS *= 6"  # a second is over too soon on a busy machine
     with serve_process(stack.provider, stack.store.url, stack.upstream, ROUTE, before=patient) as process:
         request = f"GET /public HTTP/1.1\r\nHost: localhost:{process.port}\r\nX-CSRF: 1\r\n\r\n".encode()
         with line(process.port) as late, line(process.port):

@@ -23,17 +23,17 @@ from fakeredis import TcpFakeServer
 from benchmarks.proxy.programs import free_port
 from bff.answers import CommonHeaders
 from bff.app import create_app
+from bff.asgi import ASGIApp
 from bff.connection import Protocol
-from bff.dataplane import ASGIApp
 from bff.instruments import Plane
 from bff.sealing import Keyring, new_key
-from bff.serving import Server
 from bff.sessions.lifetime import Lifetime
 from bff.sessions.record import WHO, Codec, Meta, digest, new_sid
 from bff.sessions.store import SessionStore
 from bff.settings import Settings, load
 from bff.streams import Streams
 from bff.tokens import TokenSet
+from bff.worker import Server
 from tests.support.browser import Browser
 from tests.support.provider import CLIENT_ID, CLIENT_SECRET, ScriptedProvider, scripted_provider
 from tests.support.upstream import ScriptedUpstream, scripted_upstream
