@@ -28,7 +28,7 @@ from bff.settings import load
 from tests.processes.redis_server import RedisServer, redis_server
 from tests.processes.rotation import Family, Fault, RotatingProvider, rotating_provider
 from tests.support.browser import Browser
-from tests.support.stack import environment
+from tests.support.stack import PATIENT_WITH_REDIS, environment
 from tests.support.upstream import Request, ScriptedUpstream, Wire, ok, scripted_upstream
 from tests.support.wire import Answer, Closed, Line, exchange, until
 
@@ -40,11 +40,12 @@ LEFT = {"dead": -5.0, "due": 20.0, "fresh": 290.0}
 class Node:
     """One `bff serve`, with one worker, in a process group of its own."""
 
-    def __init__(self, port: int, environ: dict[str, str], output: Path) -> None:
+    def __init__(self, port: int, environ: dict[str, str], output: Path, before: str) -> None:
+        """`before` is Python that runs first."""
         self.port = port
         self._output = output
         with output.open("wb") as file:
-            command = [sys.executable, "-m", "bff", "serve"]
+            command = [sys.executable, "-c", f"{before}\nfrom bff.cli import main\nmain()", "serve"]
             self._process = subprocess.Popen(
                 command, env=environ, stdout=file, stderr=file, start_new_session=True
             )
@@ -123,10 +124,18 @@ class Fleet:
     """Everything around the nodes, and the way to start one."""
 
     def __init__(
-        self, stack: ExitStack, toml: str = "", redis_url: str | None = None, **settings: str
+        self,
+        stack: ExitStack,
+        toml: str = "",
+        redis_url: str | None = None,
+        *,
+        patient: bool = True,
+        **settings: str,
     ) -> None:
         """`settings` are named as in `BFF_…`, in lower case; UPSTREAM in `toml` is the upstream's URL.
-        Without a `redis_url`, a Redis is started."""
+        Without a `redis_url`, a Redis is started. A `patient` fleet gives one that stands still, on a busy
+        machine, more time than it has in earnest."""
+        self._before = PATIENT_WITH_REDIS if patient else ""
         self._stack = stack
         if redis_url is None:
             self.redis: RedisServer = stack.enter_context(redis_server())
@@ -163,7 +172,7 @@ class Fleet:
 
     def _launch(self, port: int) -> Node:
         environ = self._environ | {"BFF_BIND": f"127.0.0.1:{port}", "PATH": os.environ["PATH"]}
-        node = Node(port, environ, self._folder / str(port))
+        node = Node(port, environ, self._folder / str(port), self._before)
         self._stack.callback(node.kill)
         return node
 
@@ -270,9 +279,11 @@ def outcomes(lines: Iterable[Line]) -> set[tuple[int, str]]:
 
 
 @contextmanager
-def fleet(number: int, toml: str = "", redis_url: str | None = None, **settings: str) -> Iterator[Fleet]:
+def fleet(
+    number: int, toml: str = "", redis_url: str | None = None, *, patient: bool = True, **settings: str
+) -> Iterator[Fleet]:
     """A fleet with so many nodes for the length of a block."""
     with ExitStack() as stack:
-        found = Fleet(stack, toml, redis_url, **settings)
+        found = Fleet(stack, toml, redis_url, patient=patient, **settings)
         found.nodes = found.start(number)
         yield found

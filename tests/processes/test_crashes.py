@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from tests.processes.fleet import Fleet, answers, asked, outcomes
+from tests.processes.fleet import Fleet, answers, asked, fleet, outcomes
 from tests.processes.rotation import HANGS, Fault
 from tests.support.wire import until
 
@@ -95,18 +96,25 @@ def test_a_browser_that_hangs_up_takes_nothing_from_others(patient: Fleet) -> No
     assert (visitor.family.redeems, visitor.family.reuses) == (1, 0)
 
 
+@pytest.fixture(scope="module")
+def own() -> Iterator[Fleet]:
+    """Nodes that give Redis no more time than in earnest."""
+    with fleet(2, patient=False, provider_timeout_seconds="10") as found:
+        yield found
+
+
 @pytest.mark.parametrize("kind", ["hanging", "down", "read-only", "full"])
-def test_redis_is_away_between_redeem_and_save(patient: Fleet, kind: str) -> None:
+def test_redis_is_away_between_redeem_and_save(own: Fleet, kind: str) -> None:
     """Where Redis is in trouble when the new tokens arrive, they are saved when it is back; who waits is
     answered with them, and the provider is asked once."""
-    visitor = patient.plant("dead", Fault(after=0.5))
-    with asked((patient.nodes[0], visitor) for _ in range(5)) as lines:
+    visitor = own.plant("dead", Fault(after=0.5))
+    with asked((own.nodes[0], visitor) for _ in range(5)) as lines:
         assert until(lambda: len(visitor.family.tokens) == 2)
-        with patient.redis.trouble(kind):
+        with own.redis.trouble(kind):
             time.sleep(1.2)
         assert outcomes(lines) == {(200, visitor.newest)}
-    assert patient.saved(visitor)
-    for node in patient.nodes:
+    assert own.saved(visitor)
+    for node in own.nodes:
         assert until(lambda node=node: node.get("/weather", visitor).text == visitor.newest)
     assert (visitor.family.redeems, visitor.family.reuses) == (1, 0)
 

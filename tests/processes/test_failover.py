@@ -102,7 +102,10 @@ def fail_over(found: Fleet, kill: Callable[[], None]) -> Load:
 def test_a_failover_by_sentinels(record_property: Callable[[str, object], None]) -> None:
     """Signed-in requests get 503 for some seconds, and nothing else; then everybody is as signed in as
     before, and who had signed out stays signed out."""
-    with replicated(down_after=500) as redises, fleet(1, redis_url=redises.url, workers="2") as found:
+    with (
+        replicated(down_after=500) as redises,
+        fleet(1, redis_url=redises.url, patient=False, workers="2") as found,
+    ):
         primary = redises.primary
         load = fail_over(found, primary.kill)
         assert redises.primary is not primary
@@ -113,7 +116,7 @@ def test_a_failover_in_a_cluster(record_property: Callable[[str, object], None])
     """The same where one of three primaries dies and its replica takes over."""
     with (
         cluster(3, 1, "--cluster-node-timeout", "1000") as nodes,
-        fleet(1, redis_url=nodes.url, workers="2") as found,
+        fleet(1, redis_url=nodes.url, patient=False, workers="2") as found,
     ):
         load = fail_over(found, nodes.nodes[0].kill)
         tell(record_property, "Cluster", load)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.redis_server]
 @pytest.fixture(scope="module")
 def own() -> Iterator[Fleet]:
     """One node with a Redis that nobody else has."""
-    with fleet(1, provider_timeout_seconds="2") as found:
+    with fleet(1, patient=False, provider_timeout_seconds="2") as found:
         yield found
 
 

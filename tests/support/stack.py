@@ -258,6 +258,13 @@ def be_patient_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bff.sessions.connect.POOL_WAIT_SECONDS", 8)
 
 
+PATIENT_WITH_REDIS = """
+import bff.sessions.connect as c, bff.sessions.line as l
+c.ANSWER_SECONDS = c.CONNECT_SECONDS = c.POOL_WAIT_SECONDS = l.ANSWER_SECONDS = l.CONNECT_SECONDS = 8
+"""
+"""The same for a process of its own, before it begins."""
+
+
 @contextmanager
 def running(
     store: Store,
