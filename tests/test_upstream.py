@@ -253,6 +253,7 @@ GARBAGE: dict[str, bytes] = {
     "status 999": ok(b"x", status=b"999 Odd"),
     "a space before the colon": b"HTTP/1.1 200 OK\r\ncontent-length : 1\r\n\r\nx",
     "a NUL in a value": b"HTTP/1.1 200 OK\r\nx: a\x00b\r\ncontent-length: 1\r\n\r\nx",
+    "an interim answer with a body": b"HTTP/1.1 199 Odd\r\ncontent-length: 5\r\n\r\nextra" + ok(b"x"),
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxy",
     "a length and chunks": (
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
