@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 
 import structlog
 
@@ -30,6 +31,7 @@ class Attendant:
         self._loop = loop
         self._take = take
         self._busy = busy
+        self._context = copy_context()  # of the connection alone: the next task may be made within a request
         self._dismissed = False
         self._idle: asyncio.Future[Exchange | None] | None = None
         self._task: asyncio.Task[None] | None = None  # the one that is idle
@@ -39,7 +41,7 @@ class Attendant:
         idle, task = self._idle, self._task
         self._idle = self._task = None
         if idle is None or task is None or idle.done():
-            task = self._loop.create_task(self._work(exchange))
+            task = self._loop.create_task(self._work(exchange), context=self._context.copy())
         else:
             idle.set_result(exchange)
         exchange.task = task
@@ -54,6 +56,7 @@ class Attendant:
     async def _work(self, first: Exchange) -> None:
         exchange: Exchange | None = first
         task = first.task
+        del first  # the task outlives it
         while exchange is not None:
             try:
                 await self._take(exchange)
@@ -67,4 +70,7 @@ class Attendant:
             if self._dismissed or self._idle is not None or task.cancelling():
                 return
             self._idle, self._task = self._loop.create_future(), task
-            exchange = await self._idle
+            try:
+                exchange = await self._idle
+            except asyncio.CancelledError:  # for an answer that was cut short; not to be kept, as above
+                return

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from unittest.mock import Mock
+from weakref import ref
 
 import pytest
 from structlog.testing import capture_logs
@@ -172,3 +175,61 @@ def test_dismissed_while_busy() -> None:
         assert exchange.task.done()
 
     with_attendant(answer, test)
+
+
+def test_nothing_of_the_last_one() -> None:
+    """A task that is made within a request, for one that was pipelined, knows nothing of what that one was
+    about, a span for instance; nor do those that come to it later."""
+    about: ContextVar[str] = ContextVar("about", default="")
+    known = []
+
+    async def take(exchange: Exchange) -> None:
+        known.append(about.get())
+        if exchange is first:
+            about.set("the first")
+            attendant_of_it.serve(second)
+        await answer(exchange)
+
+    first, second = asked(), asked()
+    attendant_of_it: Attendant
+
+    async def test(attendant: Attendant, busy: Busy) -> None:
+        nonlocal attendant_of_it
+        attendant_of_it = attendant
+        attendant.serve(first)
+        await settled(busy)
+        assert known == ["", ""]
+        assert first.task is not second.task
+
+    with_attendant(take, test)
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_what_is_kept(cut_short: bool) -> None:
+    """Of what was answered nothing waits for the collector, also where the connection is lost on an answer
+    that was cut short, whose task is idle by then."""
+
+    async def take(exchange: Exchange) -> None:
+        if not cut_short:
+            exchange.answer(200, [], b"ok")
+
+    async def test(attendant: Attendant, busy: Busy) -> None:
+        exchange: Exchange | None = asked()
+        assert exchange is not None
+        kept = ref(exchange)
+        attendant.serve(exchange)
+        await settled(busy)
+        if cut_short:
+            exchange.task.cancel()
+        else:
+            attendant.serve(asked())
+        exchange = None
+        await settled(busy)
+        assert kept() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        with_attendant(take, test)
+    finally:
+        gc.enable()

@@ -177,6 +177,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self.complete:
             return
+        if not self.status:  # it would become the beginning of the real answer's: RFC 9110 §15.2
+            raise Broken("an interim response with a body")
         self._chunks.append(body)
         self._buffered += len(body)
         if self._buffered > HIGH_WATER and not self._paused and self.transport is not None:
