@@ -205,6 +205,12 @@ class Fleet:
         """What Redis holds of the session."""
         return self.store.load(visitor.digest)
 
+    @property
+    def questions(self) -> int:
+        """How often Redis has been asked for a session by a proxied request."""
+        asked: int = self.client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0)
+        return asked
+
     def saved(self, visitor: Visitor) -> bool:
         """Whether Redis holds what the provider issued last, and that is not what it began with."""
         record = self.record(visitor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -107,10 +108,13 @@ def own() -> Iterator[Fleet]:
 def test_redis_is_away_between_redeem_and_save(own: Fleet, kind: str) -> None:
     """Where Redis is in trouble when the new tokens arrive, they are saved when it is back; who waits is
     answered with them, and the provider is asked once."""
-    visitor = own.plant("dead", Fault(after=0.5))
+    comes = threading.Event()
+    visitor = own.plant("dead", Fault(hold=comes))
+    before = own.questions
     with asked((own.nodes[0], visitor) for _ in range(5)) as lines:
-        assert until(lambda: len(visitor.family.tokens) == 2)
+        assert until(lambda: len(visitor.family.tokens) == 2 and own.questions >= before + 5)
         with own.redis.trouble(kind):
+            comes.set()
             time.sleep(1.2)
         assert outcomes(lines) == {(200, visitor.newest)}
     assert own.saved(visitor)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.processes.fleet import Fleet, Node, Visitor, fleet
 from tests.support.redis_servers import cluster, replicated
-from tests.support.wire import Closed, until
+from tests.support.wire import Answer, Closed, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis_server]
 
@@ -88,15 +88,28 @@ def fail_over(found: Fleet, kill: Callable[[], None]) -> Load:
         assert load.well_since(time.monotonic(), 30)
     assert load.seen() == {(200, "ok"), (503, "store_unavailable")}
     for visitor in visitors + due:
-        assert node.get("/bff/user", visitor).status == 200
+        assert heard(lambda visitor=visitor: node.get("/bff/user", visitor)) == 200
         assert visitor.family.reuses == 0
-    assert node.get("/weather", gone).status == 401
-    assert node.post("/bff/logout", visitors[0]).status == 200
-    assert node.get("/weather", visitors[0]).status == 401
+    assert heard(lambda: node.get("/weather", gone)) == 401
+    assert heard(lambda: node.post("/bff/logout", visitors[0])) == 200
+    assert heard(lambda: node.get("/weather", visitors[0])) == 401
     browser, done = found.sign_in(node)
     assert done.status == 200
-    assert browser.api("/weather").status == 200
+    assert heard(lambda: browser.api("/weather")) == 200
     return load
+
+
+def heard(ask: Callable[[], Answer]) -> int:
+    """The first status that is not 503: either plane finds the new primary by itself, and a Redis that stands
+    still on a busy machine is away as well."""
+    statuses = [503]
+
+    def answered() -> bool:
+        statuses.append(ask().status)
+        return statuses[-1] != 503
+
+    assert until(answered, within=15)
+    return statuses[-1]
 
 
 def test_a_failover_by_sentinels(record_property: Callable[[str, object], None]) -> None:
