@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -88,7 +89,7 @@ def fail_over(found: Fleet, kill: Callable[[], None]) -> Load:
         assert load.well_since(time.monotonic(), 30)
     assert load.seen() == {(200, "ok"), (503, "store_unavailable")}
     for visitor in visitors + due:
-        assert heard(lambda visitor=visitor: node.get("/bff/user", visitor)) == 200
+        assert heard(partial(node.get, "/bff/user", visitor)) == 200
         assert visitor.family.reuses == 0
     assert heard(lambda: node.get("/weather", gone)) == 401
     assert heard(lambda: node.post("/bff/logout", visitors[0])) == 200
