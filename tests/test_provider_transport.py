@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from bff.provider import transport
+from bff.provider import connections, deadline
 from bff.provider.transport import AnswerBroken, BoundedAdapter, get_json
 from bff.turn import Turn
 from tests.support.authority import Authority
@@ -101,7 +101,7 @@ class Counting:
 @pytest.fixture(autouse=True)
 def _kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection may rest for a minute: a busy machine lets it rest for more than a second now and then."""
-    monkeypatch.setattr(transport, "KEEP_SECONDS", 60)
+    monkeypatch.setattr(connections, "KEEP_SECONDS", 60)
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_a_connection_serves_many_exchanges() -> None:
 
 def test_a_connection_that_has_rested_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server may be about to close it, and what became of the request would not be known."""
-    monkeypatch.setattr(transport, "KEEP_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "KEEP_SECONDS", 0.1)
     adapter = BoundedAdapter(5)
     with counting() as server:
         get_json(adapter, server.url)
@@ -145,7 +145,7 @@ def test_a_connection_that_has_rested_is_not_used_again(monkeypatch: pytest.Monk
 
 def test_connections_of_a_rush_do_not_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next exchange closes what has rested, also what nobody takes again."""
-    monkeypatch.setattr(transport, "KEEP_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "KEEP_SECONDS", 0.3)
     adapter = BoundedAdapter(5)
     with counting() as server, ThreadPoolExecutor(8) as pool:
         server.together = 8
@@ -260,7 +260,7 @@ def test_a_server_that_closes_without_saying_so() -> None:
 
 def test_many_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread keeps the time for all exchanges: the long ones, begun before, hold up no short one."""
-    monkeypatch.setattr(transport, "_kennel", transport._Kennel())  # no deadline of another test wakes it
+    monkeypatch.setattr(deadline, "_kennel", deadline.Kennel())  # no deadline of another test wakes it
     before = list(threading.enumerate())
     with counting(pause=0.05) as slow, counting() as quick, ThreadPoolExecutor(8) as pool:
         long = [pool.submit(get_json, BoundedAdapter(10), slow.url) for _ in range(4)]
