@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.stopwatch import PATIENCE, Stopwatch
-from tests.support.wire import Line
+from tests.support.wire import ANSWERS_SECONDS, Line
 
 
 @dataclass
@@ -34,7 +34,13 @@ class Feed:
     """An open stream of events, which a thread reads."""
 
     def __init__(
-        self, port: int, target: str, headers: Mapping[str, str], *, timeout: float = 10, reads: bool = True
+        self,
+        port: int,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        timeout: float = ANSWERS_SECONDS,
+        reads: bool = True,
     ) -> None:
         """`timeout` is how long to wait for an event. One that does not read takes nothing but the head."""
         self.line = Line(port, 60)

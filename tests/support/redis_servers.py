@@ -70,7 +70,7 @@ class Server:
         self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, password=self._password, socket_timeout=5)
+        return redis.Redis(port=self.port, password=self._password, socket_timeout=20)
 
     def run(self, *command: str | int) -> object:
         """What it answers to a command of ours."""

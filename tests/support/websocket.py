@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from tests.support.upstream import Request, Wire
-from tests.support.wire import Line
+from tests.support.wire import ANSWERS_SECONDS, Line
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -85,7 +85,7 @@ class WebSocket:
         target: str,
         headers: Mapping[str, str | None],
         early: bytes = b"",
-        timeout: float = 10,
+        timeout: float = ANSWERS_SECONDS,
     ) -> None:
         """`headers` replace those of an honest handshake; None leaves one out. `early` is sent with it."""
         self.key = base64.b64encode(os.urandom(16)).decode()
@@ -116,7 +116,11 @@ class WebSocket:
 
 @contextmanager
 def websocket(
-    port: int, target: str, headers: Mapping[str, str | None], early: bytes = b"", timeout: float = 10
+    port: int,
+    target: str,
+    headers: Mapping[str, str | None],
+    early: bytes = b"",
+    timeout: float = ANSWERS_SECONDS,
 ) -> Iterator[WebSocket]:
     """A WebSocket for the length of a block; the answer's head has been read."""
     found = WebSocket(port, target, headers, early, timeout)

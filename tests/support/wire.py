@@ -16,6 +16,9 @@ from typing import Any
 
 from tests.support.stopwatch import PATIENCE, Stopwatch
 
+ANSWERS_SECONDS = 30.0
+"""For how long an answer is waited for: longer than any takes that comes at all, on a busy machine, too."""
+
 
 @dataclass
 class Answer:
@@ -59,7 +62,7 @@ class Closed(Exception):
 class Line:
     """One connection to a server on this machine."""
 
-    def __init__(self, port: int, timeout: float = 10, authorities: Path | None = None) -> None:
+    def __init__(self, port: int, timeout: float = ANSWERS_SECONDS, authorities: Path | None = None) -> None:
         """Over TLS with localhost where `authorities` are given, which must have signed its certificate."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -149,7 +152,7 @@ class Line:
 
 
 @contextmanager
-def line(port: int, timeout: float = 10, authorities: Path | None = None) -> Iterator[Line]:
+def line(port: int, timeout: float = ANSWERS_SECONDS, authorities: Path | None = None) -> Iterator[Line]:
     """A connection for the length of a block."""
     connection = Line(port, timeout, authorities)
     try:
