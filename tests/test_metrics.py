@@ -324,7 +324,7 @@ def test_no_label_tells_of_anybody(stack: Stack) -> None:
     browser.get("/bff/callback?state=planted&code=guessed")
     sid = browser.session or ""
     text = generate_latest(registry(stack)).decode()
-    for told in (sid, digest(sid), SUBJECT, "alice", "4711", "secret=", "planted", "127.0.0.1"):
+    for told in (sid, digest(sid), SUBJECT, "alice", "/4711", "secret=", "planted", "127.0.0.1"):
         assert told not in text, told
     assert not any(secret in text for secret in stack.provider.secrets)
 
